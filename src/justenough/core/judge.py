@@ -1,0 +1,322 @@
+"""Weighs paired outputs against a contract: clause by clause, with groups as units."""
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.core import metrics
+from justenough.core.contract import Clause, Contract
+from justenough.core.evidence import Evidence, Verdict
+from justenough.core.subject import Outputs
+from justenough.errors import InputError
+from justenough.stats import auc, bounded, proportion, ranks, ratio
+
+Array = NDArray[Any]
+Interval = tuple[float, float, float]
+CLOPPER_PEARSON = "Clopper-Pearson 1934, exact, one-sided"
+BETTING = "betting bound, Waudby-Smith & Ramdas 2024, one-sided"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Outputs of the reference and of a candidate on the same rows.
+
+    Attributes:
+        reference: Arrays by output name, each (n, ...).
+        candidate: The same names and shapes.
+        units: (n,) index of the independent unit of each row.
+        labels: (n,) as in `Cases`, or None.
+    """
+
+    reference: Outputs
+    candidate: Outputs
+    units: NDArray[np.intp]
+    labels: Array | None = None
+
+    def __post_init__(self) -> None:
+        for name, ref in self.reference.items():
+            got = self.candidate[name].shape if name in self.candidate else None
+            if got != ref.shape:
+                raise InputError(
+                    f"outputs must pair up case by case: output {name!r} has shape {ref.shape} "
+                    f"in the reference and {got} in the candidate"
+                )
+            if ref.dtype.kind == "f" and not np.isfinite(ref).all():
+                raise InputError(
+                    f"output {name!r} of the reference has NaN or infinite values on the cases; "
+                    "a contract needs a reference that answers every case"
+                )
+
+    def take(self, rows: Array) -> "Paired":
+        """The pairs at `rows`; units are numbered anew."""
+        return Paired(
+            {k: v[rows] for k, v in self.reference.items()},
+            {k: v[rows] for k, v in self.candidate.items()},
+            np.unique(self.units[rows], return_inverse=True)[1],
+            None if self.labels is None else self.labels[rows],
+        )
+
+
+def judge(contract: Contract, pairs: Paired) -> tuple[Evidence, ...]:
+    """Evidence for each clause, each at the contract's alpha."""
+    return tuple(judge_clause(c, pairs, contract.alpha) for c in contract.clauses)
+
+
+def judge_clause(clause: Clause, pairs: Paired, alpha: float) -> Evidence:
+    """Evidence for one clause.
+
+    A metric that cannot be bounded on so few cases is UNDECIDED, never held.
+    """
+    try:
+        (estimate, lower, upper), n, changed, method = _measure(clause, pairs, alpha)
+    except TooFewError as e:
+        nan = math.nan
+        return Evidence(
+            clause.text, Verdict.UNDECIDED, nan, nan, nan, pairs.units.max() + 1, None,
+            clause.kind.unit, clause.kind.source, str(e),
+        )  # fmt: skip
+    limit, other = (lower, upper) if clause.kind.at_least else (upper, lower)
+    return Evidence(
+        clause.text, _verdict(clause, limit, other), estimate, limit, other, n, changed,
+        clause.kind.unit, method,
+    )  # fmt: skip
+
+
+class TooFewError(Exception):
+    """The cases cannot support any bound for this metric."""
+
+
+def _verdict(clause: Clause, limit: float, other: float) -> Verdict:
+    sign = 1.0 if clause.kind.at_least else -1.0
+    if sign * limit >= sign * clause.bound:
+        return Verdict.HELD
+    return Verdict.BROKEN if sign * other < sign * clause.bound else Verdict.UNDECIDED
+
+
+def _measure(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, int, int | None, str]:
+    if clause.metric in _SAMPLE:
+        rows = _at_units(clause, pairs)
+        with _Refusing():
+            interval, method = _SAMPLE[clause.metric](clause, rows, alpha)
+        return interval, int(rows.units.max()) + 1, None, method
+    losses = unit_losses(clause, pairs)
+    changed = int(np.count_nonzero(losses))
+    (low, high), method = _loss_limits(clause, losses, alpha)
+    interval = (float(losses.mean()), low, high)
+    if clause.kind.at_least:
+        interval = (1 - interval[0], 1 - high, 1 - low)
+    return interval, len(losses), changed, method
+
+
+def _is_fractional(clause: Clause) -> bool:
+    return clause.per == "mean" or ":" in clause.metric
+
+
+def _loss_limits(
+    clause: Clause, losses: NDArray[np.float64], alpha: float
+) -> tuple[tuple[float, float], str]:
+    """One-sided limits of the mean loss, by a method that the clause fixes, never the data.
+
+    Losses that are 0 or 1 by construction are counted. A tie can make one of them fractional;
+    counting it as 1 above and as 0 below keeps both limits valid.
+    """
+    if _is_fractional(clause):
+        limits = (bounded.mean_lower(losses, alpha=alpha), bounded.mean_upper(losses, alpha=alpha))
+        return limits, BETTING
+    n, some, whole = len(losses), np.count_nonzero(losses), np.count_nonzero(losses == 1)
+    low = proportion.clopper_pearson_lower(int(whole), n, alpha=alpha)
+    return (low, proportion.clopper_pearson_upper(int(some), n, alpha=alpha)), CLOPPER_PEARSON
+
+
+class _Refusing:
+    """Turns a bound's refusal of too small a sample into TooFewError."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if isinstance(error, InputError):
+            raise TooFewError(str(error)) from error
+
+
+def unit_losses(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
+    """Loss in [0, 1] of each independent unit, for clauses about a share of units."""
+    rows = _at_units(clause, pairs)
+    if clause.metric == "top_k_overlap":
+        return _lost_from_top(clause, rows)
+    return metrics.per_unit(row_losses(clause, rows), rows.units, clause.per)
+
+
+def row_losses(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
+    """Loss in [0, 1] of each row (n,), for clauses about a share of units."""
+    if ":" in clause.metric:
+        return _own_losses(clause, pairs)
+    ref, cand = clause.values(pairs.reference), clause.values(pairs.candidate)
+    if clause.metric == "decision_stability":
+        if clause.is_score(pairs.reference):
+            return metrics.cut_changed(ref, cand, clause.cut or 0.0)
+        return metrics.argmax_changed(ref, cand, clause.axis)
+    if clause.metric == "top_k_stability":
+        return metrics.top_k_changed(ref, cand, clause.k or 1, clause.axis)
+    if clause.metric == "within_tolerance":
+        return metrics.moved(ref, cand, clause.eps or 0.0)
+    return metrics.moved_relatively(ref, cand, clause.eps or 0.0)
+
+
+def _at_units(clause: Clause, pairs: Paired) -> Paired:
+    """With per=max, one row a unit that holds its largest score; else the pairs."""
+    if clause.per != "max":
+        return pairs
+    name = clause.output or next(iter(pairs.reference))
+    ref, cand = (
+        metrics.largest_of_unit(clause.score(o), pairs.units)
+        for o in (pairs.reference, pairs.candidate)
+    )
+    labels = None
+    if pairs.labels is not None:
+        labels = metrics.largest_of_unit(pairs.labels, pairs.units).astype(np.int64)
+    return Paired({name: ref}, {name: cand}, np.arange(len(ref)), labels)
+
+
+def _own_losses(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
+    """Call the user's `module:function(reference, candidate)` on the clause's values."""
+    where, _, name = clause.metric.partition(":")
+    try:
+        function: Callable[[Array, Array], Array] = getattr(importlib.import_module(where), name)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise InputError(f"cannot import the metric {clause.metric!r}: {e}") from e
+    got = function(clause.values(pairs.reference), clause.values(pairs.candidate))
+    losses = np.asarray(got, np.float64)
+    n = len(pairs.units)
+    if losses.shape != (n,) or not ((losses >= 0) & (losses <= 1)).all():
+        raise InputError(
+            f"{clause.metric} must give one loss in [0, 1] per case, shape ({n},); "
+            f"got shape {losses.shape}"
+            + (f" from {losses.min():g} to {losses.max():g}" if losses.size else "")
+        )
+    return losses
+
+
+def _lost_from_top(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
+    """Per unit with rows among the reference's top k, the largest share lost of one of them.
+
+    Tie-aware: a row's place in the top is its probability under random tie-breaking, so that
+    a candidate that only adds ties loses what the ties lose.
+    """
+    ref, cand = clause.score(pairs.reference), clause.score(pairs.candidate)
+    k = clause.k or 1
+    if k >= len(ref):
+        raise InputError(f"top_k_overlap({k}) needs more than {k} cases, there are {len(ref)}")
+    here = ranks.top_weights(ref, k)
+    there = ranks.top_weights(np.where(np.isfinite(cand), cand, -np.inf), k)
+    top = here > 0
+    lost = 1 - np.minimum(here, there)[top] / here[top]
+    units = np.unique(pairs.units[top], return_inverse=True)[1]
+    return metrics.largest_of_unit(lost, units)
+
+
+def _snr(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, str]:
+    ref, cand = clause.values(pairs.reference), clause.values(pairs.candidate)
+    if not np.isfinite(cand).all():
+        return (-math.inf, -math.inf, -math.inf), "not finite"
+    signal = np.bincount(pairs.units, metrics.signal_power(ref, centred=clause.centred))
+    noise = np.bincount(pairs.units, metrics.noise_power(ref, cand))
+    estimate, low, high = ratio.log_ratio_interval(signal, noise, alpha=alpha)
+    db = 10 / math.log(10)
+    how = "centred" if clause.centred else "not centred"
+    return (estimate * db, low * db, high * db), f"delta method on the log ratio, {how}, one-sided"
+
+
+def _spearman(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, str]:
+    ref, cand = clause.score(pairs.reference), clause.score(pairs.candidate)
+    if not np.isfinite(cand).all():
+        return (-1.0, -1.0, -1.0), "not finite"
+    interval = ranks.spearman_interval(ref, cand, pairs.units, alpha=alpha)
+    return interval, "influence function, Fisher z, cluster-robust, one-sided"
+
+
+def _labelled(clause: Clause, pairs: Paired) -> tuple[Paired, Array]:
+    if pairs.labels is None:
+        raise InputError(f"{clause.metric} needs an array 'labels' in the cases")
+    keep = pairs.labels.astype(np.int64) >= 0
+    if not keep.any():
+        raise InputError(f"{clause.metric} needs labels from 0 up; all are negative")
+    rows = pairs.take(keep)
+    assert rows.labels is not None
+    return rows, rows.labels.astype(np.int64)
+
+
+def correct(clause: Clause, outputs: Outputs, labels: Array) -> NDArray[np.bool_]:
+    """Per row (n,), whether the decision of `outputs` is the label."""
+    y = clause.values(outputs)
+    if clause.is_score(outputs):
+        y = clause.score(outputs)
+        return np.asarray((y > (clause.cut or 0.0)) == (labels > 0)) & np.isfinite(y)
+    decided = y.argmax(clause.axis)
+    if decided.shape != labels.shape:
+        raise InputError(f"{clause.metric} needs one decision per case, got {decided.shape}")
+    return np.asarray(decided == labels) & np.isfinite(y).all(clause.axis)
+
+
+def _accuracy_drop(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, str]:
+    rows, labels = _labelled(clause, pairs)
+    was, now = (correct(clause, o, labels) for o in (rows.reference, rows.candidate))
+    drop = np.bincount(rows.units, was.astype(float) - now) / np.bincount(rows.units)
+    half = (drop + 1) / 2
+    low, high = bounded.mean_lower(half, alpha=alpha), bounded.mean_upper(half, alpha=alpha)
+    return (float(drop.mean()), 2 * low - 1, 2 * high - 1), BETTING
+
+
+def _auc_drop(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, str]:
+    rows, labels = _labelled(clause, pairs)
+    yes = labels == clause.column if clause.column and labels.max() > 1 else labels > 0
+    ref, cand = clause.score(rows.reference), clause.score(rows.candidate)
+    cand = np.where(np.isfinite(cand), cand, -np.finfo(np.float64).max)
+    interval = auc.auc_drop_interval(yes, ref, cand, rows.units, alpha=alpha)
+    return interval, "DeLong 1988, clustered as Obuchowski 1997, one-sided"
+
+
+_SAMPLE: Mapping[str, Callable[[Clause, Paired, float], tuple[Interval, str]]] = {
+    "snr_db": _snr,
+    "spearman": _spearman,
+    "accuracy_drop": _accuracy_drop,
+    "auc_drop": _auc_drop,
+}
+
+
+def at_best(clause: Clause, n_units: int, alpha: float) -> float | None:
+    """Limit that `n_units` with no loss at all would show; None where data decide it.
+
+    >>> round(at_best(Clause("decision_stability", 0.995), 612, 0.05), 5)
+    0.99512
+    """
+    if clause.metric in _SAMPLE or clause.metric == "top_k_overlap":
+        return None
+    (_, loss), _ = _loss_limits(clause, np.zeros(n_units), alpha)
+    return 1 - loss if clause.kind.at_least else loss
+
+
+def further_units(evidence: Evidence, clause: Clause, alpha: float) -> int | None:
+    """How many more units could turn UNDECIDED into HELD at the loss rate seen.
+
+    None where no number of cases would: the rate seen is itself beyond the bound, or the
+    metric is not a share of units.
+    """
+    if evidence.changed is None or evidence.method != CLOPPER_PEARSON:
+        return None
+    allowed = 1 - clause.bound if clause.kind.at_least else clause.bound
+    rate = evidence.changed / evidence.n
+    if rate >= allowed or allowed <= 0:
+        return None
+    n = evidence.n
+    while n < 10**9:
+        needed = proportion.units_needed(round(rate * n), at_least=1 - allowed, alpha=alpha)
+        if needed <= n:
+            return n - evidence.n
+        n = max(needed, int(n * 1.02) + 1)
+    return None

@@ -1,0 +1,111 @@
+"""Times deployed files side by side: interleaved, pinned threads, no spinning."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.subjects.measure import batches
+from justenough.subjects.onnx_model import session
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Race:
+    """Two files timed in one run on the same batches.
+
+    Attributes:
+        reference_s, candidate_s: Median seconds per case.
+        speedup: Ratio of the medians; `low` and `high` its 10 % and 90 % over repeats.
+        repeats: Passes over the batches; `rows` of one pass.
+        threads, batch: As run.
+    """
+
+    reference_s: float
+    candidate_s: float
+    speedup: float
+    low: float
+    high: float
+    repeats: int
+    rows: int
+    threads: int
+    batch: int
+
+
+def race(
+    reference: Path,
+    candidate: Path,
+    inputs: Mapping[str, Array],
+    *,
+    batch: int,
+    threads: int,
+    seconds: float = 3.0,
+    passes: int = 8,
+) -> Race:
+    """Time two ONNX files on the same rows, batch by batch in turn.
+
+    The rows should be real ones in their natural order: how often a cascade defers is part
+    of its time.
+
+    Args:
+        reference: The file that the other is compared with.
+        candidate: The file that should be faster.
+        inputs: Rows to run, (n, ...) each.
+        batch: Rows of a call.
+        threads: Threads of each session.
+        passes: Batches of the rows to use, evenly spaced over them.
+        seconds: Wall time to spend, at least three passes whatever it says.
+    """
+    n = len(next(iter(inputs.values())))
+    batch = min(batch, n)
+    feeds = list(batches(inputs, batch))
+    feeds = [feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, passes).astype(int))]
+    pair = [session(p, threads=threads) for p in (reference, candidate)]
+    for feed in feeds:
+        for s in pair:
+            s.run(None, feed)
+    totals: list[tuple[float, float]] = []
+    start = time.perf_counter()
+    while len(totals) < 3 or (time.perf_counter() - start < seconds and len(totals) < 50):
+        spent = [0.0, 0.0]
+        for feed in feeds:
+            for k, s in enumerate(pair):
+                begin = time.perf_counter()
+                s.run(None, feed)
+                spent[k] += time.perf_counter() - begin
+        totals.append((spent[0], spent[1]))
+    taken = np.array(totals)
+    rows = batch * len(feeds)
+    ratios = taken[:, 0] / taken[:, 1]
+    ref, cand = np.median(taken, axis=0) / rows
+    low, high = np.quantile(ratios, [0.1, 0.9])
+    return Race(
+        float(ref), float(cand), float(ref / cand), float(low), float(high), len(totals), rows,
+        threads, batch,
+    )  # fmt: skip
+
+
+def call_cost(
+    path: Path, inputs: Mapping[str, Array], *, batch: int, threads: int
+) -> list[tuple[int, float]]:
+    """Median seconds of one call for 1, 2, 4, ... `batch` rows, as (rows, seconds)."""
+    run = session(path, threads=threads)
+    n = len(next(iter(inputs.values())))
+    out = []
+    rows = 1
+    while rows <= min(batch, n):
+        feed = {k: v[:rows] for k, v in inputs.items()}
+        run.run(None, feed)
+        times = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            run.run(None, feed)
+            times.append(time.perf_counter() - begin)
+        out.append((rows, float(np.median(times))))
+        rows *= 2
+    return out

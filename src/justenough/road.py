@@ -1,0 +1,134 @@
+"""The whole road: measure, search, certify, cascade, export."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from justenough.core.cases import SHARES, Cases
+from justenough.core.contract import Contract
+from justenough.core.evidence import Verdict
+from justenough.deploy import export
+from justenough.proof import certify_plan
+from justenough.report.html import render
+from justenough.search.workbench import Progress
+from justenough.survey import (
+    Road,
+    described,
+    make_plan,
+    measure_variants,
+    nothing,
+    open_road,
+    too_few,
+    what_is_possible,
+)
+
+
+def quiet(stage: str, done: float) -> None:
+    """Tell nobody about progress."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found.
+
+    Attributes:
+        verdict: HELD when something cheaper was certified.
+        summary: Everything the report shows, as JSON-ready values.
+    """
+
+    verdict: Verdict
+    summary: Mapping[str, Any]
+
+
+def compress(  # noqa: PLR0913 - a verb of the public interface, keywords with defaults
+    model: Path | str,
+    cases: Cases,
+    contract: Contract,
+    out: Path | str,
+    *,
+    fresh: Cases | None = None,
+    shares: tuple[float, float, float] = SHARES,
+    batch: int = 32,
+    threads: int = 1,
+    progress: Progress = quiet,
+) -> Result:
+    """Find the cheapest variant of an ONNX model that keeps a contract, and prove it.
+
+    Writes `out/model.onnx`, `certificate.json`, `variant.toml`, `report.html` and
+    `run.sqlite`. Killed at any moment, the same call goes on where it was.
+
+    Args:
+        model: An ONNX file of opset 13 or later.
+        contract: What must not change.
+        out: Folder for the results; made when it is not there.
+        shares: Calibration, search and certification, adding to 1.
+        progress: Told the stage and how much of it is done, 0 to 1.
+        cases: Split by hash of the group into calibration, search and certification cases;
+            with `fresh`, into the first two only.
+        fresh: Certification cases given apart.
+        batch: Rows of a call when deployed; times are measured there.
+        threads: Threads of a session when deployed.
+
+    Raises:
+        InputError: The model, the cases, the contract or `out` cannot be used; `out` is as
+            it was.
+        DataReuseError: `fresh` shares groups or rows with `cases`.
+    """
+    road = open_road(model, cases, contract, out, fresh, shares, batch, threads, progress)
+    try:
+        known = road.store.get("summary")
+        summary = known if known is not None else walk(road)
+        finish(road, summary)
+        return Result(Verdict(summary["verdict"]), summary)
+    finally:
+        road.store.close()
+
+
+def walk(road: Road) -> dict[str, Any]:
+    """From the first reference pass to the certificate; the summary of all of it."""
+    start = time.perf_counter()
+    best = what_is_possible(road)
+    summary: dict[str, Any] = {**described(road), "at_best": best}
+    if not all(b["reachable"] for b in best):
+        return {**summary, **nothing(Verdict.UNDECIDED, too_few(best))}
+    measured = measure_variants(road)
+    summary["search"] = measured
+    if not measured["sites"]:
+        return {**summary, **nothing(Verdict.BROKEN, "the model has no site to make cheaper")}
+    plan = make_plan(road, measured)
+    summary |= {"plan": plan, **certify_plan(road, measured, plan)}
+    return {**summary, "spent": spent(road, time.perf_counter() - start)}
+
+
+def spent(road: Road, seconds: float) -> dict[str, Any]:
+    """Full-equivalent inferences and seconds, by step."""
+    steps = road.store.seconds()
+    rows = {s.removeprefix("rows/"): road.store.get(s) for s in steps if s.startswith("rows/")}
+    return {
+        "inferences": sum(rows.values()),
+        "rows": rows,
+        "seconds": max(seconds, sum(steps.values())),
+        "steps": {s: t for s, t in steps.items() if t >= 0.001},
+    }
+
+
+def finish(road: Road, summary: dict[str, Any]) -> None:
+    """Put the outputs in place, then record the summary and clear the work folder."""
+    result = summary["result"]
+    if result is not None and not (road.out / "model.onnx").is_file():
+        built = road.bench.folder / result["file"]
+        for extra in built.parent.glob(built.name + ".data"):
+            extra.replace(road.out / extra.name)
+        built.replace(road.out / "model.onnx")
+    if result is not None:
+        certificate = {**summary["certificate"]}
+        certificate["candidate"] = {**certificate["candidate"], "file": "model.onnx"}
+        export.write_text(road.out / "certificate.json", json.dumps(certificate, indent=2) + "\n")
+        export.write_text(road.out / "variant.toml", summary["variant_toml"])
+    export.write_text(road.out / "report.html", render(summary))
+    road.store.put("summary", summary)
+    shutil.rmtree(road.bench.folder, ignore_errors=True)

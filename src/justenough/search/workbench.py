@@ -1,0 +1,255 @@
+"""The measurements of a search, each written to the run store the moment it is known."""
+
+import hashlib
+import importlib.util
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.core.cases import CalibrationCases, SearchCases
+from justenough.core.contract import Contract
+from justenough.core.gate import Gate
+from justenough.core.store import Store
+from justenough.core.subject import Outputs, Site, Variant
+from justenough.cost.table import CostTable, Edge, Unit
+from justenough.search.chain import Measured, deferral_for
+from justenough.subjects import measure
+from justenough.subjects.onnx_model import OnnxModel, find_sites, load_proto
+from justenough.subjects.prepare import prepare
+from justenough.subjects.quantize import CALIBRATIONS, Ranges, write_variant
+
+Array = NDArray[Any]
+CALIBRATION_ROWS = 256
+SENSITIVITY_ROWS = 256
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """A reference, the cases a search may see, and the store that remembers.
+
+    Attributes:
+        folder: Where variant files are built; rebuilt when missing.
+        batch: Rows of a call, as deployed.
+        progress: Told the stage and how much of it is done, 0 to 1.
+    """
+
+    store: Store
+    folder: Path
+    reference: OnnxModel
+    calibration: CalibrationCases
+    search: SearchCases
+    contract: Contract
+    batch: int
+    threads: int
+    progress: Progress
+
+    @cached_property
+    def model(self) -> Any:
+        """The prepared graph that variants are made from."""
+        return prepare(load_proto(self.reference.path))
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """Sites of the prepared graph."""
+        return find_sites(self.model)
+
+    def spent(self, step: str, rows: float) -> None:
+        """Count rows that went through a model, as full-equivalent inferences."""
+        self.store.put(f"rows/{step}", round(rows))
+
+    @cached_property
+    def outputs(self) -> dict[str, Array]:
+        """Outputs of the reference on the search rows."""
+
+        def run() -> dict[str, Array]:
+            self.spent("reference", self.search.cases.n)
+            return self.reference.run(self.search.cases.inputs)
+
+        return self.store.once_arrays("reference/search", run)
+
+    @cached_property
+    def gate(self) -> Gate | None:
+        """The margin that the contract gives, read off the search rows."""
+        return self.contract.gate(self.outputs)
+
+    def raw_score(self, outputs: Outputs) -> Array:
+        """What the first clause with a margin looks at, or the first clause: (n, ...)."""
+        if self.gate is None:
+            return np.asarray(self.contract.clauses[0].values(outputs), np.float64)
+        y = np.asarray(outputs[self.gate.output], np.float64)
+        return y if self.gate.column is None else y[:, self.gate.column]
+
+    @cached_property
+    def calibrated(self) -> measure.Calibration:
+        """Ranges by each calibration, from one pass over calibration rows."""
+
+        def run() -> dict[str, Array]:
+            rows = measure.rows_of(self.calibration.cases.inputs, CALIBRATION_ROWS)
+            found = measure.calibrate(
+                self.model, self.sites, rows, batch=self.batch, threads=self.threads
+            )
+            self.spent("calibration", len(next(iter(rows.values()))))
+            names = sorted(found.sizes)
+            return {
+                **found.ranges.to_arrays(),
+                "sized": np.array(names),
+                "sizes": np.array([found.sizes[n] for n in names]),
+            }
+
+        got = self.store.once_arrays("calibration", run)
+        sizes = dict(zip(got.pop("sized").tolist(), got.pop("sizes").tolist(), strict=True))
+        return measure.Calibration(Ranges.from_arrays(got), sizes)
+
+    def file(self, variant: Variant) -> Path:
+        """The ONNX file of `variant`, built when it is not there yet."""
+        path = self.folder / f"{key(variant)}.onnx"
+        if not path.is_file():
+            self.folder.mkdir(exist_ok=True)
+            part = path.with_suffix(".part")
+            write_variant(self.model, self.sites, variant, self.calibrated.ranges, part)
+            part.replace(path)
+        return path
+
+    def answers(self, variant: Variant) -> dict[str, Array]:
+        """Outputs of the file of `variant` on the search rows."""
+
+        def run() -> dict[str, Array]:
+            self.spent(f"search/{key(variant)}", self.search.cases.n)
+            subject = OnnxModel(self.file(variant), self.threads, self.batch)
+            return subject.run(self.search.cases.inputs)
+
+        return self.store.once_arrays(f"search/{key(variant)}", run)
+
+    def measured(self, variant: Variant, seconds: float) -> Measured:
+        """What the search rows say of `variant`, which takes `seconds` per case."""
+        got = self.answers(variant)
+        change = (self.raw_score(got) - self.raw_score(self.outputs)).reshape(
+            self.search.cases.n, -1
+        )
+        noise = float((np.asarray(change, np.float64) ** 2).sum(1).mean())
+        if self.gate is None:
+            return Measured(key(variant), seconds, None, None, noise)
+        kept = self.gate.signed(self.outputs, got)
+        return Measured(key(variant), seconds, kept, self.gate.margin(got), noise)
+
+    @property
+    def margins(self) -> Array | None:
+        """Signed margins of the reference on the search rows, or None without a gate."""
+        return None if self.gate is None else self.gate.signed(self.outputs, self.outputs)
+
+    @property
+    def rows_per_unit(self) -> float:
+        """Mean number of search rows in a unit."""
+        return self.search.cases.n / self.search.cases.n_units
+
+    def best_calibration(self) -> dict[str, Any]:
+        """The calibration that makes all-int8 defer least, and what each would defer.
+
+        Judged by deferral and not by decibels: clipping lowers the noise and makes confident
+        flips, which no margin catches. Without a margin, by noise.
+        """
+
+        def run() -> dict[str, Any]:
+            everything = measure.all_int8(self.sites)
+            found = {}
+            for k, method in enumerate(CALIBRATIONS):
+                self.progress("calibration", k / len(CALIBRATIONS))
+                m = self.measured(Variant(everything.picks, method), 0.0)
+                found[method] = {"noise": m.noise, "deferral": self._deferral(m)}
+            by = "deferral" if self.gate is not None else "noise"
+            best = min(CALIBRATIONS, key=lambda c: (found[c][by], found[c]["noise"]))
+            return {"best": best, "by": by, "found": found}
+
+        got: dict[str, Any] = self.store.once("calibrations", run)
+        return got
+
+    def _deferral(self, m: Measured) -> float | None:
+        if self.margins is None:
+            return None
+        bound = self.contract.clauses[0].bound
+        allowed = min(max(1 - bound, 1e-4), 0.1)
+        return deferral_for(self.margins, m, 0.25 * allowed / self.rows_per_unit)
+
+    def sensitivity(self, calibration: str) -> dict[str, Any]:
+        """Noise power of each site in int8, and how it was measured."""
+
+        def run() -> dict[str, Any]:
+            ranges = Ranges({"minmax": self.calibrated.ranges.table[calibration]})
+            rows = measure.rows_of(self.search.cases.inputs, SENSITIVITY_ROWS)
+            n = len(next(iter(rows.values())))
+            noise, method, passed = self._gradient_noise(ranges, rows)
+            if noise is None:
+                noise, method = {}, "single-site sessions" + method
+                for name, power in measure.single_site_noise(
+                    self.model, self.sites, ranges, rows, self.raw_score,
+                    batch=self.batch, threads=self.threads,
+                ):  # fmt: skip
+                    noise[name] = power
+                    self.progress("sensitivity", len(noise) / len(self.sites))
+                passed = n * (len(self.sites) + 1)
+            self.spent("sensitivity", passed)
+            return {"noise": noise, "method": method, "rows": n}
+
+        got: dict[str, Any] = self.store.once("sensitivity", run)
+        return got
+
+    def _gradient_noise(
+        self, ranges: Ranges, rows: Mapping[str, Array]
+    ) -> tuple[dict[str, float] | None, str, float]:
+        """Gradients where torch is present and knows every operator; else why not."""
+        if importlib.util.find_spec("torch") is None:
+            return None, "", 0
+        from justenough.subjects.gradient import site_noise
+        from justenough.subjects.torch_graph import UnsupportedOperator
+
+        output = self.gate.output if self.gate else self.contract.clauses[0].output
+        start = time.perf_counter()
+        try:
+            found = site_noise(
+                self.model, self.sites, ranges.table["minmax"], rows, self.gate,
+                output or self.reference.output_names[0], rng=np.random.default_rng(0),
+            )  # fmt: skip
+        except UnsupportedOperator as e:
+            return None, f" ({e})", 0
+        spent = time.perf_counter() - start
+        per_row = self.store.get("reference/seconds")
+        return dict(found.power), "gradients", spent / per_row if per_row else found.rows_passed
+
+    def cost_table(self) -> CostTable:
+        """Measured costs of nodes and conversions at the batch and threads of the target."""
+
+        def run() -> dict[str, Any]:
+            self.progress("profile", 0.0)
+            inputs = next(measure.batches(self.search.cases.inputs, self.batch))
+            table = measure.cost_table(
+                self.model, self.sites, self.calibrated, inputs, threads=self.threads
+            )
+            self.spent("profile", 3 * measure.PROFILED_RUNS * len(next(iter(inputs.values()))))
+            return {
+                "units": [(u.name, u.site, u.parents, u.fp32_s, u.int8_s) for u in table.units],
+                "edges": [
+                    (e.producer, e.consumers, e.quantize_s, e.dequantize_s, e.pinned_float)
+                    for e in table.edges
+                ],
+                "fp32_s": table.fp32_s,
+            }
+
+        got = self.store.once("profile", run)
+        return CostTable(
+            tuple(Unit(n, s, tuple(p), f, q) for n, s, p, f, q in got["units"]),
+            tuple(Edge(p, tuple(c), q, d, f) for p, c, q, d, f in got["edges"]),
+            got["fp32_s"],
+        )
+
+
+def key(variant: Variant) -> str:
+    """A short name of `variant`: its calibration, number of int8 sites, and a digest."""
+    digest = hashlib.sha256(repr(variant).encode()).hexdigest()[:8]
+    return f"int8-{len(variant.sites('int8'))}-{variant.calibration}-{digest}"

@@ -1,0 +1,92 @@
+"""What every bound asks of its arguments."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from justenough.errors import InputError
+
+FEWEST_UNITS = 30
+"""Below this many independent units no asymptotic bound is given."""
+
+
+def checked_alpha(alpha: float) -> float:
+    """Return `alpha` if it is a probability strictly between 0 and 1.
+
+    Raises:
+        InputError: If it is not.
+
+    >>> checked_alpha(0.05)
+    0.05
+    """
+    if not 0.0 < alpha < 1.0:
+        raise InputError(f"alpha is {alpha}; it must lie strictly between 0 and 1, such as 0.05")
+    return float(alpha)
+
+
+def finite_vector(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Return `values` as a finite float64 vector of shape (n,), n >= 1.
+
+    Raises:
+        InputError: If they are empty, not one-dimensional, not numbers or not finite.
+
+    >>> finite_vector("scores", [1, 2])
+    array([1., 2.])
+    """
+    try:
+        vector = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} holds values that are not numbers") from error
+    if vector.ndim != 1 or vector.size == 0:
+        raise InputError(f"{name} has shape {vector.shape}; it must be (n,) with n >= 1")
+    if not np.isfinite(vector).all():
+        row = int(np.flatnonzero(~np.isfinite(vector))[0])
+        raise InputError(f"{name} is {vector[row]} in row {row}; every value must be finite")
+    return vector
+
+
+def same_length(**vectors: NDArray[np.generic]) -> int:
+    """Return the common length of vectors, n.
+
+    Raises:
+        InputError: If they differ.
+
+    >>> same_length(x=np.zeros(3), y=np.ones(3))
+    3
+    """
+    lengths = {name: len(vector) for name, vector in vectors.items()}
+    if len(set(lengths.values())) > 1:
+        got = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise InputError(f"lengths differ: {got}; every row needs one value of each")
+    return next(iter(lengths.values()))
+
+
+def unit_index(units: ArrayLike, n: int) -> tuple[NDArray[np.intp], int]:
+    """Return each row's unit as 0..g-1, shape (n,), and the number of units g.
+
+    Raises:
+        InputError: If `units` is not one id for each of the `n` rows, or g < 30.
+
+    >>> unit_index(np.repeat(np.arange(30) + 7, 2), 60)[1]
+    30
+    """
+    ids = np.asarray(units)
+    if ids.shape != (n,):
+        raise InputError(f"units has shape {ids.shape}; it must be ({n},), one id for each row")
+    index = np.unique(ids, return_inverse=True)[1].reshape(n)
+    g = int(index.max()) + 1
+    checked_units(g)
+    return index, g
+
+
+def checked_units(g: int) -> int:
+    """Return `g` if there are enough independent units for an asymptotic bound.
+
+    Raises:
+        InputError: If there are fewer than 30.
+
+    >>> checked_units(30)
+    30
+    """
+    if g < FEWEST_UNITS:
+        raise InputError(f"{g} independent units; this bound needs at least {FEWEST_UNITS}")
+    return g

@@ -1,0 +1,322 @@
+"""What a model measures about itself: ranges, noise of its sites, seconds of its nodes."""
+
+import json
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from justenough.core.subject import INT8, Outputs, Site, Variant
+from justenough.cost.table import CostTable, Edge, Unit
+from justenough.subjects.onnx_model import OnnxModel, initializer_names, session
+from justenough.subjects.quantize import (
+    FLOAT_OUTPUT,
+    Ranges,
+    find_ranges,
+    int8_nodes,
+    observed_tensors,
+    with_outputs,
+    write_variant,
+)
+
+Array = NDArray[Any]
+Inputs = Mapping[str, Array]
+SAMPLED_PER_BATCH = 8192
+PROFILED_RUNS = 12
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranges of the tensors that may be rounded, and their values per row.
+
+    Attributes:
+        ranges: By calibration and tensor.
+        sizes: Values of each tensor per case.
+    """
+
+    ranges: Ranges
+    sizes: Mapping[str, float]
+
+
+@contextmanager
+def scratch(model: onnx.ModelProto, name: str = "model.onnx") -> Iterator[Path]:
+    """A file of `model` that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        large = model.ByteSize() > 2**31 - 2**20
+        onnx.save(model, str(path), save_as_external_data=large, location="weights.bin")
+        yield path
+
+
+def batches(inputs: Inputs, size: int) -> Iterator[dict[str, Array]]:
+    """Rows of `inputs` in order, `size` at a time; a short rest is left out if there is more."""
+    n = len(next(iter(inputs.values())))
+    for i in range(0, max(n - size + 1, 1), size):
+        yield {k: v[i : i + size] for k, v in inputs.items()}
+
+
+def rows_of(inputs: Inputs, at_most: int) -> dict[str, Array]:
+    """At most `at_most` rows, evenly spaced over all of them."""
+    n = len(next(iter(inputs.values())))
+    pick = np.unique(np.linspace(0, n - 1, min(n, at_most)).astype(np.intp))
+    return {k: v[pick] for k, v in inputs.items()}
+
+
+def calibrate(
+    model: onnx.ModelProto, sites: Sequence[Site], inputs: Inputs, *, batch: int, threads: int
+) -> Calibration:
+    """Ranges of every tensor that may be rounded, from one pass over `inputs`.
+
+    All calibrations come from the same pass: extremes over every value, quantiles and
+    squared errors over a random sample of each batch, the same each time.
+    """
+    tensors = observed_tensors(model, sites)
+    low: dict[str, float] = defaultdict(lambda: np.inf)
+    high: dict[str, float] = defaultdict(lambda: -np.inf)
+    kept: dict[str, list[Array]] = defaultdict(list)
+    sizes: dict[str, float] = {}
+    rng = np.random.default_rng(0)
+    with scratch(with_outputs(model, tensors)) as path:
+        run = session(path, threads=threads)
+        for rows in batches(inputs, batch):
+            values = run.run(tensors, dict(rows))
+            for name, value in zip(tensors, values, strict=True):
+                low[name] = min(low[name], float(value.min(initial=0)))
+                high[name] = max(high[name], float(value.max(initial=0)))
+                flat = value.ravel()
+                # At random: an even stride can fall on the same pixel of every image.
+                kept[name].append(flat[rng.integers(0, max(len(flat), 1), SAMPLED_PER_BATCH)])
+                sizes[name] = value.size / max(len(next(iter(rows.values()))), 1)
+    samples = {t: (low[t], high[t], np.concatenate(kept[t])) for t in tensors}
+    return Calibration(find_ranges(samples), sizes)
+
+
+def single_site_noise(
+    model: onnx.ModelProto,
+    sites: Sequence[Site],
+    ranges: Ranges,
+    inputs: Inputs,
+    score: Callable[[Outputs], Array],
+    *,
+    batch: int,
+    threads: int,
+) -> Iterator[tuple[str, float]]:
+    """Per site, the mean squared change of the score when it alone runs in int8.
+
+    Each is a real file in the real runtime: a gated graph would break its fusions and run
+    three to four times slower.
+
+    Args:
+        model: Prepared graph.
+        sites: Sites to measure.
+        ranges: Calibrated ranges.
+        inputs: Rows to measure on, (n, ...) each.
+        batch: Rows of a call.
+        threads: Threads of a session.
+        score: Maps outputs to (n,) or (n, ...); power is summed over a row's values.
+    """
+
+    def answer(path: Path) -> Array:
+        return np.asarray(score(OnnxModel(path, threads, batch).run(inputs)), np.float64)
+
+    with scratch(model) as path:
+        exact = answer(path)
+    for site in sites:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "site.onnx"
+            write_variant(model, sites, Variant.of({site.name: INT8.name}), ranges, path)
+            change = (answer(path) - exact).reshape(len(exact), -1)
+        yield site.name, float((change**2).sum(1).mean())
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Median kernel seconds per call, by node of the graph as written, and the rest."""
+
+    by_node: Mapping[str, float]
+    conversions: float
+    total: float
+
+
+_CONVERSION = ("QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput", "Transpose")
+_SUFFIX = re.compile(r"(_nchwc|_token_\d+|/duplicated|/\w+Fusion/?)$")
+
+
+def profile(path: Path, nodes: Mapping[str, str], inputs: Inputs, *, threads: int) -> Profile:
+    """Median kernel times of the file at `path`.
+
+    Args:
+        path: ONNX file.
+        inputs: One batch.
+        threads: Threads of the session.
+        nodes: Node name of every node name and output tensor name of the graph as written:
+            the runtime names a fused kernel after one or the other.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        o = ort.SessionOptions()
+        o.intra_op_num_threads, o.inter_op_num_threads, o.log_severity_level = threads, 1, 4
+        o.enable_profiling, o.profile_file_prefix = True, str(Path(folder) / "profile")
+        run = ort.InferenceSession(str(path), o, providers=["CPUExecutionProvider"])
+        for _ in range(PROFILED_RUNS):
+            run.run(None, dict(inputs))
+        events = json.loads(Path(run.end_profiling()).read_text())
+    seen: dict[str, list[float]] = defaultdict(list)
+    ops: dict[str, str] = {}
+    for e in events:
+        if e.get("cat") == "Node" and e["name"].endswith("_kernel_time"):
+            name = e["name"].removesuffix("_kernel_time")
+            seen[name].append(e["dur"] * 1e-6)
+            ops[name] = e["args"]["op_name"]
+    by_node: dict[str, float] = defaultdict(float)
+    conversions = 0.0
+    for name, times in seen.items():
+        # Every kernel runs once a call; the first calls warm up.
+        seconds = float(np.median(times[2:] or times)) * round(len(times) / PROFILED_RUNS)
+        plain = name
+        while plain not in nodes and _SUFFIX.search(plain):
+            plain = _SUFFIX.sub("", plain)
+        if plain in nodes:
+            by_node[nodes[plain]] += seconds
+        elif ops[name] in _CONVERSION:
+            conversions += seconds
+        else:
+            by_node[name] += seconds
+    return Profile(dict(by_node), conversions, sum(by_node.values()) + conversions)
+
+
+def cost_table(
+    model: onnx.ModelProto,
+    sites: Sequence[Site],
+    calibration: Calibration,
+    inputs: Inputs,
+    *,
+    threads: int,
+) -> CostTable:
+    """Profile the model in float32, in int8, and with every other site in int8.
+
+    The third file tells what converting a value costs here, reorders included.
+
+    Args:
+        model: Prepared graph.
+        sites: Its sites.
+        calibration: Ranges and sizes of its tensors.
+        inputs: One batch, of the size to optimise for.
+        threads: Threads to optimise for.
+    """
+    names = {n.name: n.name for n in model.graph.node}
+    nodes = {**{t: n.name for n in model.graph.node for t in n.output}, **names}
+    files = {"fp32": (), "int8": tuple(sites), "mixed": tuple(sites[1::2])}
+    got: dict[str, Profile] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for key, chosen in files.items():
+            path = Path(folder) / f"{key}.onnx"
+            if key == "fp32":
+                onnx.save(model, str(path))
+            else:
+                write_variant(model, sites, all_int8(chosen), calibration.ranges, path)
+            got[key] = profile(path, nodes, inputs, threads=threads)
+    edges = tensor_edges(model, sites)
+    rows = len(next(iter(inputs.values())))
+    values = {e.tensor: rows * calibration.sizes.get(e.tensor, 0.0) for e in edges}
+    mixed = int8_nodes(model, sites, all_int8(files["mixed"]))
+    crossed = sum(values[e.tensor] * e.crossings(mixed) for e in edges)
+    convert_s = got["mixed"].conversions / crossed if crossed else 0.0
+    units = _units(model, sites, got["fp32"].by_node, got["int8"].by_node)
+    at = {u.name: k for k, u in enumerate(units)}
+    table = tuple(
+        Edge(
+            None if e.producer is None else at.get(e.producer),
+            tuple(at.get(c, -1) for c in e.consumers),
+            convert_s * values[e.tensor],
+            convert_s * values[e.tensor],
+            e.pinned_float,
+        )
+        for e in edges
+    )
+    return CostTable(units, table, got["fp32"].total)
+
+
+def all_int8(sites: Sequence[Site]) -> Variant:
+    """The variant that has every one of `sites` in int8."""
+    return Variant.of({s.name: INT8.name for s in sites})
+
+
+def _units(
+    model: onnx.ModelProto,
+    sites: Sequence[Site],
+    fp32: Mapping[str, float],
+    int8: Mapping[str, float],
+) -> tuple[Unit, ...]:
+    """Nodes that can run in int8, in graph order, with what each costs both ways."""
+    everything = int8_nodes(model, sites, all_int8(sites))
+    site_of = {n: s.name for s in sites for n in s.nodes}
+    constants = initializer_names(model.graph)
+    made = {t: n.name for n in model.graph.node for t in n.output}
+    order = [n for n in model.graph.node if n.name in everything]
+    at = {n.name: k for k, n in enumerate(order)}
+    return tuple(
+        Unit(
+            n.name,
+            site_of.get(n.name),
+            ()
+            if n.name in site_of
+            else tuple(at[made[t]] for t in n.input if t in made and made[t] in at),
+            fp32.get(n.name, 0.0),
+            int8.get(n.name, 0.0),
+        )
+        for n in order
+        if n.name in site_of or any(t not in constants for t in n.input)
+    )
+
+
+@dataclass(frozen=True)
+class TensorEdge:
+    """A tensor that may be rounded: who makes it and who reads it, by node name."""
+
+    tensor: str
+    producer: str | None
+    consumers: tuple[str, ...]
+    pinned_float: bool
+
+    def crossings(self, int8: set[str]) -> int:
+        """How often its values are converted when the nodes in `int8` run in int8."""
+        writes = self.producer in int8 and not self.pinned_float
+        if not writes and not any(c in int8 for c in self.consumers):
+            return 0
+        return (not writes) + sum(c not in int8 for c in self.consumers)
+
+
+def tensor_edges(model: onnx.ModelProto, sites: Sequence[Site]) -> list[TensorEdge]:
+    """The tensors next to nodes that can run in int8."""
+    everything = int8_nodes(model, sites, all_int8(sites))
+    constants = initializer_names(model.graph)
+    made = {t: n for n in model.graph.node for t in n.output}
+    readers: dict[str, list[str]] = defaultdict(list)
+    for n in model.graph.node:
+        for t in n.input:
+            readers[t].append(n.name)
+    outputs = {o.name for o in model.graph.output}
+    edges = []
+    for tensor in observed_tensors(model, sites):
+        if tensor in constants:
+            continue
+        producer = made.get(tensor)
+        name = producer.name if producer is not None else None
+        pinned = producer is not None and (
+            tensor in outputs
+            or (
+                producer.op_type in FLOAT_OUTPUT
+                and not any(r in everything for r in readers[tensor])
+            )
+        )
+        edges.append(TensorEdge(tensor, name, tuple(readers[tensor]), pinned))
+    return edges

@@ -1,0 +1,339 @@
+"""ONNX models as subjects: loading without trust, sites, shapes, running in ONNX Runtime."""
+
+import collections
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from justenough.core.cases import Cases
+from justenough.core.subject import Site
+from justenough.errors import InputError
+
+Array = NDArray[Any]
+SITE_OPS = ("Conv", "MatMul", "Gemm")
+OLDEST_OPSET = 13
+
+
+def load_proto(path: Path | str) -> onnx.ModelProto:
+    """Read an untrusted ONNX file with its weights, refusing whatever leaves its folder.
+
+    Raises:
+        InputError: Missing, unreadable, truncated or not ONNX; external data outside the
+            model's folder; an operator set before 13; a graph that is not valid ONNX.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no model file at {str(path)!r}; give an .onnx file")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, OSError, ValueError) as e:
+        raise InputError(
+            f"{path.name} is not an ONNX file or is cut short ({type(e).__name__}); "
+            "export the model again"
+        ) from e
+    if not model.graph.node or not model.graph.output:
+        raise InputError(f"{path.name} holds no graph; it is empty, cut short or not ONNX")
+    _load_weights(model, path)
+    opset = opset_of(model)
+    if opset < OLDEST_OPSET:
+        raise InputError(
+            f"{path.name} uses ONNX opset {opset}; opset {OLDEST_OPSET} or later is needed "
+            "(onnx.version_converter.convert_version can raise it)"
+        )
+    try:
+        onnx.checker.check_model(model if model.ByteSize() < 2**31 - 1 else str(path))
+    except (onnx.checker.ValidationError, ValueError) as e:
+        raise InputError(f"{path.name} is not valid ONNX: {_first_line(e)}") from e
+    return model
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of the default operator set that `model` imports; 0 when it imports none."""
+    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for a in node.attribute:
+            if a.HasField("t"):
+                yield a.t
+            yield from a.tensors
+            for g in (*((a.g,) if a.HasField("g") else ()), *a.graphs):
+                yield from _tensors(g)
+
+
+def _load_weights(model: onnx.ModelProto, path: Path) -> None:
+    folder = path.parent.resolve()
+    for tensor in _tensors(model.graph):
+        if not uses_external_data(tensor):
+            continue
+        info = ExternalDataInfo(tensor)
+        where = PurePosixPath(info.location)
+        target = (folder / where).resolve()
+        if where.is_absolute() or ".." in where.parts or folder not in target.parents:
+            raise InputError(
+                f"{path.name} keeps weights at {info.location!r}, outside its own folder; "
+                "move them beside the model"
+            )
+        if not target.is_file():
+            raise InputError(f"{path.name} needs the weights file {info.location!r} beside it")
+        try:
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        except (OSError, ValueError, onnx.checker.ValidationError) as e:
+            raise InputError(f"cannot read weights {info.location!r}: {_first_line(e)}") from e
+        del tensor.external_data[:]
+        tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _first_line(e: Exception) -> str:
+    return (str(e).strip() or type(e).__name__).splitlines()[0][:300]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a model file and of the external weights beside it, in name order."""
+    h = hashlib.sha256(path.read_bytes())
+    model = onnx.load(str(path), load_external_data=False)
+    names = {ExternalDataInfo(t).location for t in _tensors(model.graph) if uses_external_data(t)}
+    for name in sorted(names):
+        with (path.parent / name).open("rb") as f:
+            while block := f.read(1 << 20):
+                h.update(block)
+    return h.hexdigest()
+
+
+def session(path: Path | str, *, threads: int = 1) -> ort.InferenceSession:
+    """A CPU session with pinned thread count, nothing spinning, and no log noise.
+
+    Spinning threads of one session spoil the timing of another in the same process.
+    """
+    o = ort.SessionOptions()
+    o.intra_op_num_threads, o.inter_op_num_threads, o.log_severity_level = threads, 1, 4
+    if threads > 1:
+        o.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(str(path), o, providers=["CPUExecutionProvider"])
+    except Exception as e:  # ONNX Runtime raises a type of its own for every failure kind
+        raise InputError(
+            f"ONNX Runtime {ort.__version__} cannot load {Path(path).name}: {_first_line(e)}"
+        ) from e
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An ONNX file in ONNX Runtime on the CPU; each input and output has a row per case.
+
+    Attributes:
+        path: The file, read once and never written.
+        threads: Threads that one session uses.
+        batch: Rows of one call; a model with a fixed batch overrides it.
+    """
+
+    path: Path
+    threads: int = 1
+    batch: int = 32
+
+    @property
+    def name(self) -> str:
+        """File name."""
+        return self.path.name
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the file with its external weights."""
+        return file_sha256(self.path)
+
+    @cached_property
+    def session(self) -> ort.InferenceSession:
+        """The live session; made when first needed."""
+        return session(self.path, threads=self.threads)
+
+    @cached_property
+    def _optional(self) -> frozenset[str]:
+        return frozenset(i.name for i in self.session.get_overridable_initializers())
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Inputs that must be given; overridable defaults such as a threshold are not."""
+        return tuple(i.name for i in self.session.get_inputs() if i.name not in self._optional)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Outputs in the order of the graph."""
+        return tuple(o.name for o in self.session.get_outputs())
+
+    @cached_property
+    def fixed_batch(self) -> int | None:
+        """The batch size baked into the graph, or None when it is free."""
+        sizes = {
+            i.shape[0] for i in self.session.get_inputs() if i.shape and i.name in self.input_names
+        }
+        fixed = {s for s in sizes if isinstance(s, int)}
+        return max(fixed) if fixed else None
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Answer `inputs` (n, ...) in batches; a last short batch of a fixed one is padded."""
+        step = self.fixed_batch or self.batch
+        n = len(next(iter(inputs.values())))
+        parts: list[list[Array]] = []
+        for i in range(0, n, step):
+            rows = {k: v[i : i + step] for k, v in inputs.items()}
+            short = step - len(next(iter(rows.values()))) if self.fixed_batch else 0
+            if short:
+                rows = {
+                    k: np.concatenate([v, np.repeat(v[-1:], short, 0)]) for k, v in rows.items()
+                }
+            out = self._call(rows)
+            parts.append([o[: len(o) - short] for o in out] if short else out)
+        return {
+            name: np.concatenate([p[k] for p in parts]) for k, name in enumerate(self.output_names)
+        }
+
+    def _call(self, rows: Mapping[str, Array]) -> list[Array]:
+        n = len(next(iter(rows.values())))
+        try:
+            out: list[Array] = self.session.run(None, dict(rows))
+        except Exception as e:  # ONNX Runtime raises a type of its own for every failure kind
+            raise InputError(f"{self.name} fails on the cases: {_first_line(e)}") from e
+        for name, value in zip(self.output_names, out, strict=True):
+            if value.ndim == 0 or len(value) != n:
+                raise InputError(
+                    f"output {name!r} of {self.name} has shape {value.shape} for {n} cases; "
+                    "each output needs one row per case at axis 0"
+                )
+        return out
+
+    def check_cases(self, cases: Cases) -> Cases:
+        """`cases` with each input in the model's own type; every misfit is named.
+
+        Floats are only widened or narrowed between float types and integers only where no
+        value changes: a model must see what the user meant.
+        """
+        for i in self.session.get_inputs():
+            if i.name in self._optional:
+                continue
+            value = cases.inputs[i.name]
+            want = [s if isinstance(s, int) else None for s in i.shape]
+            got = list(value.shape)
+            bad = len(want) != len(got) or any(
+                w is not None and k > 0 and w != g
+                for k, (w, g) in enumerate(zip(want, got, strict=False))
+            )
+            if bad:
+                shape = [s if isinstance(s, int) else "any" for s in ["any", *i.shape[1:]]]
+                raise InputError(
+                    f"input {i.name!r} of {self.name} takes shape {shape} (rows first), "
+                    f"the cases give {got}"
+                )
+        return Cases(
+            {
+                i.name: _cast(cases.inputs[i.name], i.type, i.name)
+                for i in self.session.get_inputs()
+                if i.name not in self._optional
+            },
+            cases.labels,
+            cases.groups,
+        )
+
+
+NUMPY_TYPES = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(uint16)": np.uint16,
+    "tensor(int16)": np.int16, "tensor(int32)": np.int32, "tensor(int64)": np.int64,
+    "tensor(uint32)": np.uint32, "tensor(uint64)": np.uint64, "tensor(bool)": np.bool_,
+}  # fmt: skip
+
+
+def _cast(value: Array, onnx_type: str, name: str) -> Array:
+    if onnx_type not in NUMPY_TYPES:
+        raise InputError(f"input {name!r} has type {onnx_type}, which cases cannot hold")
+    want = np.dtype(NUMPY_TYPES[onnx_type])
+    if value.dtype == want:
+        return value
+    out = value.astype(want)
+    same_kind = value.dtype.kind == want.kind == "f"
+    if (same_kind and np.isfinite(out).all()) or (
+        want.kind != "f" and value.dtype.kind in "iub" and np.array_equal(out, value)
+    ):
+        return out
+    raise InputError(
+        f"input {name!r} takes {want}, the cases give {value.dtype}; convert them to {want}"
+    )
+
+
+def initializer_names(graph: onnx.GraphProto) -> set[str]:
+    """Names of the constants stored in `graph`."""
+    return {i.name for i in graph.initializer}
+
+
+def find_sites(model: onnx.ModelProto) -> tuple[Site, ...]:
+    """Sites of a prepared model: its float32 Conv, MatMul and Gemm nodes.
+
+    Nodes that share a weight form one site, for the weight can be stored only once.
+    Nodes inside If and Loop bodies stay exact, and so does a Conv without a fixed weight.
+    """
+    shapes = shapes_of(model)
+    weights = {i.name: int(np.prod(i.dims)) for i in model.graph.initializer}
+    by_weight: dict[str, list[onnx.NodeProto]] = collections.defaultdict(list)
+    for node in model.graph.node:
+        if node.op_type not in SITE_OPS or node.domain not in ("", "ai.onnx"):
+            continue
+        if node.op_type != "MatMul" and node.input[1] not in weights:
+            continue
+        if any(types_of(model).get(t) not in (None, onnx.TensorProto.FLOAT) for t in node.input):
+            continue
+        held = [t for t in node.input[:2] if t in weights]
+        by_weight[held[0] if held else f"\0{node.name}"].append(node)
+    return tuple(
+        Site(
+            nodes[0].name,
+            nodes[0].op_type,
+            tuple(n.name for n in nodes),
+            weights.get(weight, 0),
+            sum(_multiply_adds(n, shapes, weights) for n in nodes),
+        )
+        for weight, nodes in by_weight.items()
+    )
+
+
+def _value_infos(graph: onnx.GraphProto) -> Iterable[onnx.ValueInfoProto]:
+    return (*graph.input, *graph.value_info, *graph.output)
+
+
+def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Inferred shapes by tensor name; an unknown or batch extent reads 0."""
+    out = {
+        v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim)
+        for v in _value_infos(model.graph)
+    }
+    out.update({i.name: tuple(i.dims) for i in model.graph.initializer})
+    return out
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Element types by tensor name, as `onnx.TensorProto` numbers."""
+    out = {v.name: v.type.tensor_type.elem_type for v in _value_infos(model.graph)}
+    out.update({i.name: i.data_type for i in model.graph.initializer})
+    return out
+
+
+def _multiply_adds(
+    node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, int]
+) -> int:
+    """Multiply-adds per case: output positions times the length of each dot product."""
+    out = shapes.get(node.output[0], ())
+    positions = int(np.prod([d for d in out[1:] if d > 0], dtype=np.int64)) if out else 0
+    if node.op_type == "Conv":
+        return positions * int(np.prod(shapes.get(node.input[1], (0, 0))[1:], dtype=np.int64))
+    inner = shapes.get(node.input[0], (0,))[-1] or shapes.get(node.input[1], (0, 0))[-2:][0]
+    return positions * inner

@@ -1,0 +1,282 @@
+"""The first half of the road: check what was given, measure, search, fix the plan."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.core.cases import Cases, Split, split, split_apart
+from justenough.core.contract import Contract
+from justenough.core.evidence import Verdict
+from justenough.core.judge import at_best, judge
+from justenough.core.store import Store
+from justenough.core.subject import Variant, centred_power
+from justenough.deploy import clock
+from justenough.deploy.certify import paired, stored_bytes
+from justenough.deploy.environment import runtime
+from justenough.errors import InputError
+from justenough.search.chain import DeferralCost, pareto_chain, rungs
+from justenough.search.program import build_program
+from justenough.search.workbench import Progress, Workbench, key
+from justenough.stats.proportion import units_needed
+from justenough.subjects.measure import all_int8
+from justenough.subjects.onnx_model import OnnxModel, load_proto
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Road:
+    """Where a run is: its folder, its store, its parts."""
+
+    out: Path
+    store: Store
+    bench: Workbench
+    parts: Split
+    contract: Contract
+    reference: OnnxModel
+
+    @property
+    def progress(self) -> Progress:
+        """Told about stages."""
+        return self.bench.progress
+
+
+def open_road(  # noqa: PLR0913 - the one place where everything given is checked
+    model: Path | str,
+    cases: Cases,
+    contract: Contract,
+    out: Path | str,
+    fresh: Cases | None,
+    shares: tuple[float, float, float],
+    batch: int,
+    threads: int,
+    progress: Progress,
+) -> Road:
+    """Check everything that was given, then open the run store of `out`."""
+    out = Path(out)
+    load_proto(model)
+    if batch < 1 or threads < 1:
+        raise InputError(f"batch={batch} and threads={threads} must be 1 or more")
+    reference = OnnxModel(Path(model), threads, batch)
+    reference = replace(reference, batch=reference.fixed_batch or batch)
+    cases = reference.check_cases(cases)
+    if fresh is not None:
+        parts = split_apart(cases, reference.check_cases(fresh))
+    else:
+        parts = split(cases, shares)
+    few = parts.search.cases.take(np.arange(min(2, parts.search.cases.n)))
+    contract.check(reference.run(few.inputs))
+    if not out.exists():
+        if not out.parent.is_dir():
+            raise InputError(f"there is no folder {str(out.parent)!r} to put {out.name!r} in")
+        out.mkdir()
+    elif not out.is_dir() or (any(out.iterdir()) and not (out / "run.sqlite").is_file()):
+        raise InputError(f"{str(out)!r} holds something else; give a new output folder with -o")
+    clauses = [c.text for c in contract.clauses]
+    identity = {
+        "model": reference.sha256,
+        "cases": cases.fingerprint,
+        "certification cases": fresh.fingerprint if fresh is not None else "split off",
+        "contract": json.dumps([clauses, contract.alpha, contract.population]),
+        "option": json.dumps([shares, reference.batch, threads]),
+        "version of justenough": version("justenough"),
+    }
+    store = Store(out / "run.sqlite", identity)
+    bench = Workbench(
+        store, out / ".work", reference, parts.calibration, parts.search, contract,
+        reference.batch, threads, progress,
+    )  # fmt: skip
+    return Road(out, store, bench, parts, contract, reference)
+
+
+def what_is_possible(road: Road) -> list[dict[str, Any]]:
+    """Per clause, what the number of certification cases can at best show."""
+    cases, alpha = road.parts.certification.cases, road.contract.alpha
+    out = []
+    for clause in road.contract.clauses:
+        best = at_best(clause, cases.n_units, alpha)
+        sign = 1 if clause.kind.at_least else -1
+        reachable = best is None or sign * best >= sign * clause.bound
+        needed = None
+        if not reachable:
+            share = clause.bound if clause.kind.at_least else 1 - clause.bound
+            needed = units_needed(0, at_least=share, alpha=alpha) if share < 1 else None
+        out.append(
+            {"clause": clause.text, "units": cases.n_units, "limit": best,
+             "reachable": reachable, "needed": needed}
+        )  # fmt: skip
+    road.store.once("at_best", lambda: out)
+    return out
+
+
+def too_few(best: list[dict[str, Any]]) -> str:
+    """Why no search can help, and how many units would."""
+    b = next(b for b in best if not b["reachable"])
+    more = (
+        f"; it takes {b['needed']}, {b['needed'] - b['units']} more"
+        if b["needed"]
+        else "; no number of cases shows it"
+    )
+    return f"{b['units']} units cannot show {b['clause']}, changed or not{more}"
+
+
+def described(road: Road) -> dict[str, Any]:
+    """The model, the contract, the cases and the machine."""
+    parts = {
+        name: {"rows": c.n, "units": c.n_units}
+        for name, c in (
+            ("calibration", road.parts.calibration.cases),
+            ("search", road.parts.search.cases),
+            ("certification", road.parts.certification.cases),
+        )
+    }
+    return {
+        "format": "justenough summary 1",
+        "justenough": version("justenough"),
+        "model": {
+            "file": road.reference.name,
+            "sha256": road.reference.sha256,
+            "bytes": stored_bytes(road.reference.path),
+        },
+        "contract": {
+            "clauses": [c.text for c in road.contract.clauses],
+            "alpha": road.contract.alpha,
+            "population": road.contract.population,
+        },
+        "cases": {"grouped": road.parts.search.cases.groups is not None, **parts},
+        "environment": runtime(threads=road.bench.threads, batch=road.bench.batch),
+    }
+
+
+def nothing(verdict: Verdict, reason: str) -> dict[str, Any]:
+    """The summary's end when nothing cheaper was certified."""
+    return {"verdict": verdict.value, "reason": reason, "result": None}
+
+
+def race(road: Road, name: str, path: Path) -> dict[str, Any]:
+    """Time the file at `path` against the reference, once."""
+
+    def run() -> dict[str, Any]:
+        rows = road.parts.search.cases.inputs
+        got = clock.race(
+            road.reference.path, path, rows, batch=road.bench.batch, threads=road.bench.threads,
+            seconds=1.5, passes=4,
+        )  # fmt: skip
+        road.bench.spent(f"race/{name}", 2 * got.rows * got.repeats)
+        return {**asdict(got), "bytes": stored_bytes(path)}
+
+    found: dict[str, Any] = road.store.once(f"race/{name}", run)
+    return found
+
+
+def measure_variants(road: Road) -> dict[str, Any]:
+    """Measure sites, propose a chain, build its files, time them and run the search cases."""
+    bench = road.bench
+    road.progress("reference", 0.0)
+    start = time.perf_counter()
+    _check_decisions(road.contract, bench.outputs)
+    road.store.once(
+        "reference/seconds", lambda: (time.perf_counter() - start) / bench.search.cases.n
+    )
+    if not bench.sites:
+        return {"sites": {}}
+    calibrations = bench.best_calibration()
+    best = calibrations["best"]
+    sensitivity = bench.sensitivity(best)
+    chain = pareto_chain(build_program(bench.cost_table()), sensitivity["noise"])
+    everything = replace(all_int8(bench.sites), calibration=best)
+    variants = {key(everything): everything}
+    predicted: dict[str, Any] = {}
+    for p in chain:
+        v = replace(p.variant, calibration=best)
+        variants[key(v)] = v
+        predicted[key(v)] = {"predicted_s": p.seconds / bench.batch, "predicted_noise": p.noise}
+    built = {}
+    for k, (name, v) in enumerate(variants.items()):
+        road.progress("build and time", k / len(variants))
+        m = bench.measured(v, race(road, name, bench.file(v))["candidate_s"])
+        pairs = paired(bench.outputs, bench.answers(v), bench.search.cases)
+        built[name] = {
+            "int8_sites": v.sites("int8"),
+            "calibration": v.calibration,
+            "noise": m.noise,
+            "changed": judge(road.contract, pairs)[0].changed,
+            **race(road, name, bench.file(v)),
+            **predicted.get(name, {}),
+        }
+    return {
+        "sites": {s.name: {**asdict(s), "choices": None} for s in bench.sites},
+        "calibrations": calibrations,
+        "sensitivity": sensitivity,
+        "signal": centred_power(bench.raw_score(bench.outputs)),
+        "all_int8": key(everything),
+        "variants": built,
+        "call_cost": road.store.once(
+            "call cost",
+            lambda: clock.call_cost(
+                road.reference.path, bench.search.cases.inputs,
+                batch=bench.batch, threads=bench.threads,
+            ),
+        ),
+    }  # fmt: skip
+
+
+def _check_decisions(contract: Contract, outputs: Mapping[str, Array]) -> None:
+    """Refuse a cut that no case is near: a decision that never varies proves nothing."""
+    for clause in contract.clauses:
+        if clause.metric == "decision_stability" and clause.is_score(outputs):
+            yes = clause.values(outputs) > (clause.cut or 0.0)
+            if yes.all() or not yes.any():
+                raise InputError(
+                    f"every search case of the reference falls on one side of cut="
+                    f"{clause.cut or 0.0:g}, so that no decision could change; "
+                    "give the cut that decides: decision_stability(cut=NUMBER)"
+                )
+
+
+def variant_of(entry: Mapping[str, Any]) -> Variant:
+    """The variant that a summary's entry describes."""
+    return Variant.of(dict.fromkeys(entry["int8_sites"], "int8"), entry["calibration"])
+
+
+def make_plan(road: Road, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Fix the candidates, their order and thresholds; recorded before certification."""
+    bench = road.bench
+
+    def run() -> dict[str, Any]:
+        calls = measured["call_cost"]
+        (k0, t0), (k1, t1) = calls[0], calls[-1]
+        per_row = (t1 - t0) / (k1 - k0) if k1 > k0 else t1 / k1
+        if road.reference.fixed_batch and road.reference.fixed_batch > 1:
+            cost = DeferralCost(t1, 0.0, bench.batch)
+        else:
+            cost = DeferralCost(max(t0 - per_row, 0.0), per_row, bench.batch)
+        entries = measured["variants"]
+        race_s = float(np.median([e["reference_s"] for e in entries.values()]))
+        order = rungs(
+            bench.margins,
+            # Ratios, not seconds: each file was timed beside the reference, not beside the others.
+            [bench.measured(variant_of(e), race_s / e["speedup"]) for e in entries.values()],
+            race_s,
+            cost,
+        )
+        body = {
+            "contract": [c.text for c in road.contract.clauses],
+            "alpha": road.contract.alpha,
+            "gate": None if bench.gate is None else asdict(bench.gate),
+            "reference_s": race_s,
+            "rungs": [asdict(r) for r in order],
+        }
+        text = json.dumps(body, sort_keys=True)
+        return {**body, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+    plan: dict[str, Any] = road.store.once("plan", run)
+    return plan

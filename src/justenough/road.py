@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,12 @@ from justenough.survey import (
     too_few,
     what_is_possible,
 )
+
+Announce = Callable[[list[dict[str, Any]]], None]
+
+
+def nobody(at_best: list[dict[str, Any]]) -> None:
+    """Tell nobody what is possible."""
 
 
 def quiet(stage: str, done: float) -> None:
@@ -55,6 +61,7 @@ def compress(  # noqa: PLR0913 - a verb of the public interface, keywords with d
     batch: int = 32,
     threads: int = 1,
     progress: Progress = quiet,
+    announce: Announce = nobody,
 ) -> Result:
     """Find the cheapest variant of an ONNX model that keeps a contract, and prove it.
 
@@ -67,6 +74,7 @@ def compress(  # noqa: PLR0913 - a verb of the public interface, keywords with d
         out: Folder for the results; made when it is not there.
         shares: Calibration, search and certification, adding to 1.
         progress: Told the stage and how much of it is done, 0 to 1.
+        announce: Told, before any search, what the certification cases can at best show.
         cases: Split by hash of the group into calibration, search and certification cases;
             with `fresh`, into the first two only.
         fresh: Certification cases given apart.
@@ -81,17 +89,18 @@ def compress(  # noqa: PLR0913 - a verb of the public interface, keywords with d
     road = open_road(model, cases, contract, out, fresh, shares, batch, threads, progress)
     try:
         known = road.store.get("summary")
-        summary = known if known is not None else walk(road)
+        summary = known if known is not None else walk(road, announce)
         finish(road, summary)
         return Result(Verdict(summary["verdict"]), summary)
     finally:
         road.store.close()
 
 
-def walk(road: Road) -> dict[str, Any]:
+def walk(road: Road, announce: Announce) -> dict[str, Any]:
     """From the first reference pass to the certificate; the summary of all of it."""
     start = time.perf_counter()
     best = what_is_possible(road)
+    announce(best)
     summary: dict[str, Any] = {**described(road), "at_best": best}
     if not all(b["reachable"] for b in best):
         return {**summary, **nothing(Verdict.UNDECIDED, too_few(best))}

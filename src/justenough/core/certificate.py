@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from justenough.core.contract import Contract
+from justenough.core.contract import Contract, parse_clause
 from justenough.core.evidence import Evidence, Verdict
 from justenough.errors import InputError
 
@@ -99,6 +99,72 @@ def read_certificate(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path.name} is not a certificate; it needs the keys {', '.join(needed)}"
         )
+    parts = ("reference", "candidate", "cases", "runtime")
+    if not all(isinstance(body[k], dict) for k in parts) or not isinstance(body["clauses"], list):
+        raise InputError(f"{path.name} is not a certificate; {', '.join(parts)} must be tables")
     if body["format"] != "justenough certificate 1":
         raise InputError(f"{path.name} has the format {body['format']!r}, unknown here")
     return body
+
+
+def number_in(table: Mapping[str, Any], key: str) -> int:
+    """A whole number from 1 up, as a certificate's table gives it."""
+    value = table.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"the certificate gives {key} as {value!r}; a whole number is needed")
+    return value
+
+
+def contract_in(body: Mapping[str, Any], keep: Sequence[str] = ()) -> Contract:
+    """The contract of a certificate's JSON.
+
+    A certificate is untrusted: a clause that names a Python function is only taken when
+    `keep` gives the same clause.
+    """
+    trusted = {c.text: c for c in map(parse_clause, keep)}
+    clauses = []
+    for entry in body["clauses"]:
+        if not isinstance(entry, dict) or not isinstance(entry.get("clause"), str):
+            raise InputError("the certificate has a clause without text")
+        clause = trusted.get(entry["clause"]) or parse_clause(entry["clause"])
+        if ":" in clause.metric and clause.text not in trusted:
+            raise InputError(
+                f"the certificate runs the Python function {clause.metric!r}; say that you "
+                f'trust it: --keep "{clause.text}"'
+            )
+        clauses.append(clause)
+    alpha, population = body["alpha"], body.get("population", "")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+        raise InputError(f"the certificate gives alpha as {alpha!r}; a number is needed")
+    return Contract(tuple(clauses), float(alpha), str(population))
+
+
+def differences(body: Mapping[str, Any], again: Certificate) -> list[str]:
+    """What a certificate says and a second run does not, one sentence each."""
+    now = json.loads(again.to_json())
+    out = []
+    for part, keys in _COMPARED.items():
+        for key in keys:
+            was, new = body[part].get(key), now[part].get(key)
+            if was != new:
+                out.append(f"{part} {key}: {_short(was)} in the certificate, {_short(new)} here")
+    for old, new in zip(body["clauses"], now["clauses"], strict=True):
+        for key in ("verdict", "estimate", "limit", "n", "changed"):
+            if old.get(key) != new[key]:
+                out.append(f"{new['clause']}, {key}: {old.get(key)} then, {new[key]} now")
+    if body["verdict"] != now["verdict"]:
+        out.append(f"verdict: {body['verdict']} then, {now['verdict']} now")
+    return out
+
+
+_COMPARED = {
+    "reference": ("sha256",),
+    "candidate": ("sha256",),
+    "cases": ("fingerprint", "n", "units"),
+    "runtime": ("name", "version", "provider", "processor", "cpu_flags", "threads", "batch"),
+}
+
+
+def _short(value: Any) -> str:
+    text = " ".join(value) if isinstance(value, list) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

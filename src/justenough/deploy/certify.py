@@ -117,7 +117,6 @@ def certify(  # noqa: PLR0913 - a verb of the public interface, keywords with de
             f"certify takes CertificationCases, got {type(cases).__name__}; cases that chose "
             "the candidate cannot certify it"
         )
-    refuse_seen(candidate, cases.cases)
     ref, cand = (OnnxModel(p, threads, batch) for p in (reference, candidate))
     if set(cand.input_names) != set(ref.input_names):
         raise InputError(
@@ -125,6 +124,7 @@ def certify(  # noqa: PLR0913 - a verb of the public interface, keywords with de
             f"{cand.name} takes {sorted(cand.input_names)}"
         )
     rows = ref.check_cases(cases.cases)
+    refuse_seen(candidate, rows)
     exact = reference_outputs or ref.run(rows.inputs)
     contract.check(exact)
     evidence = judge(contract, paired(exact, cand.run(cand.check_cases(rows).inputs), rows))
@@ -135,7 +135,7 @@ def certify(  # noqa: PLR0913 - a verb of the public interface, keywords with de
         reference=_described(ref),
         candidate=_described(cand),
         cases={
-            "fingerprint": cases.cases.fingerprint,
+            "fingerprint": rows.fingerprint,
             "n": rows.n,
             "units": rows.n_units,
             "groups": rows.groups is not None,

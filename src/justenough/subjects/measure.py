@@ -320,3 +320,23 @@ def tensor_edges(model: onnx.ModelProto, sites: Sequence[Site]) -> list[TensorEd
         )
         edges.append(TensorEdge(tensor, name, tuple(readers[tensor]), pinned))
     return edges
+
+
+def seconds_by_site(
+    model: onnx.ModelProto, sites: Sequence[Site], got: Profile
+) -> dict[str, float]:
+    """Seconds per call of each site; a kernel fused with what follows carries its name."""
+    readers = {t: n for n in model.graph.node for t in n.input}
+    by_name = {n.name: n for n in model.graph.node}
+    out = {}
+    for site in sites:
+        seconds = 0.0
+        for name in site.nodes:
+            node: onnx.NodeProto | None = by_name[name]
+            for _ in range(3):
+                if node is None or node.name in got.by_node:
+                    break
+                node = readers.get(node.output[0])
+            seconds += got.by_node.get(node.name, 0.0) if node is not None else 0.0
+        out[site.name] = seconds
+    return out

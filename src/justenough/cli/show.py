@@ -1,0 +1,117 @@
+"""How results read on a terminal."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+console = Console(highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr that follows stages; nothing when it is not a terminal."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    err = Console(stderr=True)
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("reading", total=1.0)
+        yield lambda stage, done: bar.update(task, description=stage, completed=done)
+
+
+def size(n_bytes: float) -> str:
+    """Bytes in the unit that reads best.
+
+    >>> size(2_793_026)
+    '2.79 MB'
+    """
+    for unit in ("B", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} GB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that reads best.
+
+    >>> duration(0.00062)
+    '0.62 ms'
+    """
+    if seconds < 1e-4:
+        return f"{seconds * 1e6:.3g} µs"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def limit_text(e: Mapping[str, Any]) -> str:
+    """What was shown of a clause."""
+    if e["limit"] is None or e["limit"] != e["limit"]:
+        return str(e["note"])
+    changed = f"{e['changed']} of {e['n']} changed; " if e["changed"] is not None else ""
+    return f"{changed}estimate {e['estimate']:.5g}, limit {e['limit']:.5g} {e['unit']}"
+
+
+def clauses(evidence: list[Mapping[str, Any]]) -> None:
+    """A table of clauses with what was shown of each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("clause", "verdict", "estimate", "limit", "n", "changed", "method"):
+        table.add_column(column)
+    for e in evidence:
+        missing = e["limit"] is None
+        table.add_row(
+            str(e["clause"]),
+            str(e["verdict"]),
+            "-" if missing else f"{e['estimate']:.5g}",
+            str(e["note"]) if missing else f"{e['limit']:.5g} {e['unit']}",
+            str(e["n"]),
+            "-" if e["changed"] is None else str(e["changed"]),
+            str(e["method"]),
+        )
+    console.print(table)
+
+
+def possible(best: list[Mapping[str, Any]], kind: str) -> None:
+    """What the number of certification cases can at best show."""
+    for b in best:
+        if b["limit"] is None:
+            console.print(f"At best:    {b['units']} {kind}s; what they show of {b['clause']} "
+                          "depends on the data")  # fmt: skip
+        else:
+            console.print(f"At best:    {b['units']} {kind}s with nothing changed show "
+                          f"{b['limit']:.4g} of {b['clause']}")  # fmt: skip
+
+
+def found(summary: Mapping[str, Any]) -> None:
+    """The end of a compress run: what int8 would do, what was found, what was shown."""
+    raw = summary.get("plain_int8")
+    if raw:
+        console.print(f"Plain int8: {raw['speedup']:.2f}x faster, {raw['verdict']}: "
+                      f"{limit_text(raw['clauses'][0])}")  # fmt: skip
+    result = summary["result"]
+    if result is None:
+        console.print(f"Verdict:    {summary['verdict']}: {summary['reason']}")
+        return
+    what = f"int8 at {sum(c == 'int8' for c in result['sites'].values())} of {len(result['sites'])} sites"
+    if result["kind"] == "cascade":
+        what += f", {result['deferral']:.2%} of cases answered again by the exact model"
+    console.print(
+        f"Found:      {result['kind']}: {what}; {result['speedup']:.2f}x faster "
+        f"({result['low']:.2f} to {result['high']:.2f}), "
+        f"{duration(result['candidate_s'])} a case, {size(result['bytes'])}"
+    )
+    for which, q in summary.get("quality", {}).items():
+        numbers = ", ".join(f"{k} {v:.4f}" for k, v in q.items() if k != "rows")
+        if numbers:
+            console.print(f"Quality:    {which}: {numbers} on {q['rows']:.0f} labelled rows")
+    spent = summary["spent"]
+    console.print(f"Search:     {spent['inferences']:,} full-equivalent inferences, "
+                  f"{spent['seconds']:.0f} s")  # fmt: skip
+    for note in summary["certificate"]["note"]:
+        console.print(f"Note:       {note}")
+    console.print(
+        f"Verdict:    {summary['verdict']} at {1 - summary['contract']['alpha']:.4g} confidence"
+    )
+    console.print()
+    clauses(summary["certificate"]["clauses"])

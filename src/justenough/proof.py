@@ -81,7 +81,7 @@ class Fresh:
         return road.store.once_arrays(f"certification/{name}", run)
 
     def pairs(self, name: str, gate: Gate | None) -> Paired:
-        """What the cascade of `name` with `gate`, or `name` alone, answers beside the reference."""
+        """Paired outputs of the reference and `name`, alone or as a cascade with `gate`."""
         exact, fast = self.answers("reference"), self.answers(name)
         if gate is not None:
             rows = gate.deferred(fast)

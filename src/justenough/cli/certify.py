@@ -50,6 +50,6 @@ def run(  # noqa: PLR0913 - one for each option
     for note in got.note:
         show.console.print(f"Note: {note}")
     show.console.print(f"Verdict: {got.verdict.value}: {got.verdict.sentence}\n")
-    show.clauses(json.loads(got.to_json())["clauses"])
+    show.clauses(json.loads(got.to_json())["clauses"], terms.alpha)
     show.console.print(f"\nCertificate: {out}")
     raise typer.Exit(got.verdict.exit_code)

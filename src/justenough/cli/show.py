@@ -1,12 +1,11 @@
 """How results read on a terminal."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -53,26 +52,22 @@ def limit_text(e: Mapping[str, Any]) -> str:
     return f"{changed}estimate {e['estimate']:.5g}, limit {e['limit']:.5g} {e['unit']}"
 
 
-def clauses(evidence: list[Mapping[str, Any]]) -> None:
-    """A table of clauses with what was shown of each."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("clause", "verdict", "estimate", "limit", "n", "changed", "method"):
-        table.add_column(column)
+def clauses(evidence: Sequence[Mapping[str, Any]], alpha: float) -> None:
+    """Each clause with its verdict and what was shown of it."""
     for e in evidence:
-        missing = e["limit"] is None
-        table.add_row(
-            str(e["clause"]),
-            str(e["verdict"]),
-            "-" if missing else f"{e['estimate']:.5g}",
-            str(e["note"]) if missing else f"{e['limit']:.5g} {e['unit']}",
-            str(e["n"]),
-            "-" if e["changed"] is None else str(e["changed"]),
-            str(e["method"]),
+        console.print(f"{e['verdict']:10}  {e['clause']}")
+        if e["limit"] is None:
+            console.print(f"            {e['note']}")
+            continue
+        changed = f"{e['changed']} of {e['n']} changed; " if e["changed"] is not None else ""
+        side = "at least" if e.get("op", ">=") == ">=" else "at most"
+        console.print(
+            f"            {changed}estimate {e['estimate']:.5g}, {side} {e['limit']:.5g} at "
+            f"{1 - alpha:.4g} confidence ({e['unit']}; {e['method']})"
         )
-    console.print(table)
 
 
-def possible(best: list[Mapping[str, Any]], kind: str) -> None:
+def possible(best: Sequence[Mapping[str, Any]], kind: str) -> None:
     """What the number of certification cases can at best show."""
     for b in best:
         if b["limit"] is None:
@@ -93,7 +88,8 @@ def found(summary: Mapping[str, Any]) -> None:
     if result is None:
         console.print(f"Verdict:    {summary['verdict']}: {summary['reason']}")
         return
-    what = f"int8 at {sum(c == 'int8' for c in result['sites'].values())} of {len(result['sites'])} sites"
+    int8 = sum(c == "int8" for c in result["sites"].values())
+    what = f"int8 at {int8} of {len(result['sites'])} sites"
     if result["kind"] == "cascade":
         what += f", {result['deferral']:.2%} of cases answered again by the exact model"
     console.print(
@@ -114,4 +110,4 @@ def found(summary: Mapping[str, Any]) -> None:
         f"Verdict:    {summary['verdict']} at {1 - summary['contract']['alpha']:.4g} confidence"
     )
     console.print()
-    clauses(summary["certificate"]["clauses"])
+    clauses(summary["certificate"]["clauses"], summary["contract"]["alpha"])

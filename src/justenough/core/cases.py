@@ -28,7 +28,7 @@ def key_fraction(key: str) -> float:
     There is no seed to turn: a split that could be re-rolled until it certifies is no split.
 
     >>> round(key_fraction("LIDC-IDRI-0001"), 6)
-    0.834842
+    0.134695
     """
     digest = hashlib.blake2b(key.encode(), digest_size=8, person=b"justenough").digest()
     return int.from_bytes(digest, "big") / 2**64
@@ -60,9 +60,9 @@ class Cases:
             raise InputError(f"inputs must have one row a case each; their lengths are {lengths}")
         if self.n == 0:
             raise InputError("the cases are empty; give at least one row")
-        for what, value in (("labels", self.labels), ("groups", self.groups)):
-            if value is not None:
-                _check_aside(what, value, self.n)
+        for what, aside in (("labels", self.labels), ("groups", self.groups)):
+            if aside is not None:
+                _check_aside(what, aside, self.n)
 
     @property
     def n(self) -> int:
@@ -73,7 +73,10 @@ class Cases:
     def keys(self) -> tuple[str, ...]:
         """Per row, the key of its independent unit: its group, or the digest of its inputs."""
         if self.groups is not None:
-            return tuple(str(g) for g in self.groups.tolist())
+            return tuple(
+                g.decode(errors="backslashreplace") if isinstance(g, bytes) else str(g)
+                for g in self.groups.tolist()
+            )
         return self.digests
 
     @cached_property
@@ -170,8 +173,10 @@ def split(cases: Cases, shares: tuple[float, float, float] = SHARES) -> Split:
 
     Raises:
         InputError: A part would be empty.
+        DataReuseError: A row of one group is repeated in another, and so in two parts.
     """
     role = roles(cases.keys, shares)
+    _check_repeats(cases, role == 2)
     for k, name in enumerate(("calibration", "search", "certification")):
         if not (role == k).any():
             raise InputError(
@@ -180,6 +185,19 @@ def split(cases: Cases, shares: tuple[float, float, float] = SHARES) -> Split:
             )
     parts = [cases.take(role == k) for k in range(3)]
     return Split(CalibrationCases(parts[0]), SearchCases(parts[1]), CertificationCases(parts[2]))
+
+
+def _check_repeats(cases: Cases, fresh: Array) -> None:
+    if cases.groups is None:
+        return
+    digests = np.array(cases.digests)
+    again = np.isin(digests[fresh], digests[~fresh])
+    if again.any():
+        group = np.array(cases.keys)[fresh][again][0]
+        raise DataReuseError(
+            f"{int(again.sum())} rows to certify on are repeated in groups to search on (one is "
+            f"in group {str(group)!r}); give one group to identical rows, or drop the repeats"
+        )
 
 
 def split_apart(cases: Cases, fresh: Cases, shares: tuple[float, float] = (0.5, 0.5)) -> Split:

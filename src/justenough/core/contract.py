@@ -117,6 +117,10 @@ class Clause:
             raise InputError(f"k={self.k} is outside 1 and up; give a whole number from 1")
         if self.eps is not None and not (math.isfinite(self.eps) and self.eps > 0):
             raise InputError(f"eps={self.eps} must be a positive number")
+        if self.cut is not None and not math.isfinite(self.cut):
+            raise InputError(f"cut={self.cut} must be finite")
+        if self.axis == 0:
+            raise InputError("axis=0 counts cases; give the axis of the classes, 1 and up")
 
     @property
     def kind(self) -> Metric:
@@ -134,13 +138,13 @@ class Clause:
         if m.argument == "k":
             args.append(str(self.k))
         if m.argument == "eps":
-            args.append(f"{self.eps:g} {self.eps_unit}".strip())
+            args.append(f"{_plain(self.eps)} {self.eps_unit}".strip())
         for f in fields(self)[2:]:
             value = getattr(self, f.name)
             if f.name not in ("k", "eps", "eps_unit") and value != f.default:
-                args.append(f"{f.name}={value}".replace("True", "true").replace("False", "false"))
+                args.append(f"{f.name}={_plain(value)}")
         inside = f"({', '.join(args)})" if args else ""
-        return f"{self.metric}{inside} {'>=' if m.at_least else '<='} {self.bound:.10g}"
+        return f"{self.metric}{inside} {'>=' if m.at_least else '<='} {_plain(self.bound)}"
 
     def values(self, outputs: Outputs) -> Array:
         """The array (n, ...) that this clause looks at."""
@@ -176,7 +180,21 @@ class Clause:
     def is_score(self, outputs: Outputs) -> bool:
         """Whether the decision is a score against a cut rather than an argmax."""
         y = self.values(outputs)
-        return self.cut is not None or y.ndim == 1 or y.size == len(y)
+        return not self.is_label(outputs) and (
+            self.cut is not None or y.ndim == 1 or y.size == len(y)
+        )
+
+    def is_label(self, outputs: Outputs) -> bool:
+        """Whether the output is the decision itself: whole numbers without a cut."""
+        return self.cut is None and self.values(outputs).dtype.kind in "iub"
+
+    def check_axis(self, y: Array) -> None:
+        """Raise InputError unless `axis` is an axis of `y` (n, ...) other than that of cases."""
+        if not (1 <= self.axis < y.ndim or -y.ndim < self.axis < 0):
+            raise InputError(
+                f"axis={self.axis} is not a class axis of an output of shape {y.shape}; "
+                f"{self.metric} needs one"
+            )
 
     def gate(self, outputs: Outputs) -> Gate | None:
         """The margin that a cascade can defer by, with threshold 0; None if there is none."""
@@ -189,6 +207,8 @@ class Clause:
             cut = float((top[rank - 1] + top[rank]) / 2)
             return Gate(name, "cut", cut=cut, column=self.column)
         if self.metric not in ("decision_stability", "accuracy_drop"):
+            return None
+        if self.is_label(outputs):
             return None
         if self.is_score(outputs):
             return Gate(name, "cut", cut=self.cut or 0.0, column=self.column)
@@ -229,6 +249,17 @@ class Contract:
             c.values(outputs)
             if c.metric in ("top_k_overlap", "spearman", "auc_drop") or c.per == "max":
                 c.score(outputs)
+            decides = c.metric in ("decision_stability", "accuracy_drop")
+            argmax = decides and not (c.is_score(outputs) or c.is_label(outputs))
+            if argmax or c.metric == "top_k_stability":
+                c.check_axis(c.values(outputs))
+
+
+def _plain(value: object) -> str:
+    """A value as text that reads back to the same value."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def nearest(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from justenough.core.evidence import Evidence, Verdict
 from justenough.core.subject import Outputs
 from justenough.errors import InputError
 from justenough.stats import auc, bounded, proportion, ranks, ratio
+from justenough.stats.influence import unit_spread
 
 Array = NDArray[Any]
 Interval = tuple[float, float, float]
@@ -77,7 +78,7 @@ def judge_clause(clause: Clause, pairs: Paired, alpha: float) -> Evidence:
     except TooFewError as e:
         nan = math.nan
         return Evidence(
-            clause.text, Verdict.UNDECIDED, nan, nan, nan, pairs.units.max() + 1, None,
+            clause.text, Verdict.UNDECIDED, nan, nan, nan, int(pairs.units.max()) + 1, None,
             clause.kind.unit, clause.kind.source, str(e),
         )  # fmt: skip
     limit, other = (lower, upper) if clause.kind.at_least else (upper, lower)
@@ -99,8 +100,11 @@ def _verdict(clause: Clause, limit: float, other: float) -> Verdict:
 
 
 def _measure(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, int, int | None, str]:
+    _check_cut(clause, pairs)
+    if clause.metric in ("accuracy_drop", "auc_drop") and pairs.labels is None:
+        raise InputError(f"{clause.metric} needs an array 'labels' in the cases")
     if clause.metric in _SAMPLE:
-        rows = _at_units(clause, pairs)
+        clause, rows = _at_units(clause, pairs)
         with _Refusing():
             interval, method = _SAMPLE[clause.metric](clause, rows, alpha)
         return interval, int(rows.units.max()) + 1, None, method
@@ -111,6 +115,19 @@ def _measure(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, int
     if clause.kind.at_least:
         interval = (1 - interval[0], 1 - high, 1 - low)
     return interval, len(losses), changed, method
+
+
+def _check_cut(clause: Clause, pairs: Paired) -> None:
+    """Refuse a cut that nobody chose and no case is near: nothing could ever change."""
+    if clause.metric not in ("decision_stability", "accuracy_drop") or clause.cut is not None:
+        return
+    if clause.is_score(pairs.reference):
+        yes = clause.values(pairs.reference) > 0
+        if yes.all() or not yes.any():
+            raise TooFewError(
+                "every case of the reference falls on one side of cut=0, so that no decision "
+                f"could change; give the cut that decides: {clause.metric}(cut=NUMBER)"
+            )
 
 
 def _is_fractional(clause: Clause) -> bool:
@@ -146,7 +163,7 @@ class _Refusing:
 
 def unit_losses(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
     """Loss in [0, 1] of each independent unit, for clauses about a share of units."""
-    rows = _at_units(clause, pairs)
+    clause, rows = _at_units(clause, pairs)
     if clause.metric == "top_k_overlap":
         return _lost_from_top(clause, rows)
     return metrics.per_unit(row_losses(clause, rows), rows.units, clause.per)
@@ -158,20 +175,34 @@ def row_losses(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
         return _own_losses(clause, pairs)
     ref, cand = clause.values(pairs.reference), clause.values(pairs.candidate)
     if clause.metric == "decision_stability":
+        if clause.is_label(pairs.reference):
+            return metrics.any_changed(ref != cand)
         if clause.is_score(pairs.reference):
             return metrics.cut_changed(ref, cand, clause.cut or 0.0)
+        clause.check_axis(ref)
         return metrics.argmax_changed(ref, cand, clause.axis)
     if clause.metric == "top_k_stability":
+        clause.check_axis(ref)
         return metrics.top_k_changed(ref, cand, clause.k or 1, clause.axis)
     if clause.metric == "within_tolerance":
         return metrics.moved(ref, cand, clause.eps or 0.0)
     return metrics.moved_relatively(ref, cand, clause.eps or 0.0)
 
 
-def _at_units(clause: Clause, pairs: Paired) -> Paired:
-    """With per=max, one row a unit that holds its largest score; else the pairs."""
+def _at_units(clause: Clause, pairs: Paired) -> tuple[Clause, Paired]:
+    """With per=max, one row a unit that holds its largest score; else the pairs.
+
+    The clause that comes back fits them: the score is no longer a column.
+    """
     if clause.per != "max":
-        return pairs
+        return clause, pairs
+    if clause.is_label(pairs.reference) and clause.metric in (
+        "decision_stability",
+        "accuracy_drop",
+    ):
+        raise InputError(
+            "per=max needs a score, the output holds whole numbers; give cut=NUMBER or another per"
+        )
     name = clause.output or next(iter(pairs.reference))
     ref, cand = (
         metrics.largest_of_unit(clause.score(o), pairs.units)
@@ -179,20 +210,28 @@ def _at_units(clause: Clause, pairs: Paired) -> Paired:
     )
     labels = None
     if pairs.labels is not None:
-        labels = metrics.largest_of_unit(pairs.labels, pairs.units).astype(np.int64)
-    return Paired({name: ref}, {name: cand}, np.arange(len(ref)), labels)
+        known = pairs.labels.astype(np.int64)
+        yes = np.where(known < 0, -1, positive(clause, known))
+        labels = metrics.largest_of_unit(yes, pairs.units).astype(np.int64)
+    units = np.arange(len(ref))
+    return replace(clause, column=None), Paired({name: ref}, {name: cand}, units, labels)
 
 
 def _own_losses(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
-    """Call the user's `module:function(reference, candidate)` on the clause's values."""
+    """Call the user's `module:function(reference, candidate)` on the clause's values.
+
+    A row in which the candidate is not a number is lost, whatever the function makes of it.
+    """
     where, _, name = clause.metric.partition(":")
     try:
         function: Callable[[Array, Array], Array] = getattr(importlib.import_module(where), name)
     except (ImportError, AttributeError, ValueError) as e:
         raise InputError(f"cannot import the metric {clause.metric!r}: {e}") from e
-    got = function(clause.values(pairs.reference), clause.values(pairs.candidate))
-    losses = np.asarray(got, np.float64)
+    ref, cand = clause.values(pairs.reference), clause.values(pairs.candidate)
+    losses = np.array(function(ref, cand), np.float64)
     n = len(pairs.units)
+    if losses.shape == (n,):
+        losses[metrics.any_changed(~np.isfinite(cand)) > 0] = 1.0
     if losses.shape != (n,) or not ((losses >= 0) & (losses <= 1)).all():
         raise InputError(
             f"{clause.metric} must give one loss in [0, 1] per case, shape ({n},); "
@@ -221,14 +260,25 @@ def _lost_from_top(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
 
 
 def _snr(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, str]:
+    """Signal over noise in dB.
+
+    Where no unit shows noise, as in a cascade that deferred them all, room is left for unseen
+    units that are noise as loud as the loudest signal: 100 units without noise do not show that
+    none has any.
+    """
     ref, cand = clause.values(pairs.reference), clause.values(pairs.candidate)
     if not np.isfinite(cand).all():
         return (-math.inf, -math.inf, -math.inf), "not finite"
     signal = np.bincount(pairs.units, metrics.signal_power(ref, centred=clause.centred))
     noise = np.bincount(pairs.units, metrics.noise_power(ref, cand))
+    how = "centred" if clause.centred else "not centred"
+    if signal.any() and not noise.any():
+        share = float(signal.max() / signal.sum())
+        unseen = unit_spread(np.zeros(len(noise)), np.arange(len(noise)), len(noise), alpha)
+        low = -10 * math.log10(unseen.reach(share))
+        return (math.inf, low, math.inf), f"no noise seen, an unseen unit all noise, {how}"
     estimate, low, high = ratio.log_ratio_interval(signal, noise, alpha=alpha)
     db = 10 / math.log(10)
-    how = "centred" if clause.centred else "not centred"
     return (estimate * db, low * db, high * db), f"delta method on the log ratio, {how}, one-sided"
 
 
@@ -241,8 +291,7 @@ def _spearman(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, st
 
 
 def _labelled(clause: Clause, pairs: Paired) -> tuple[Paired, Array]:
-    if pairs.labels is None:
-        raise InputError(f"{clause.metric} needs an array 'labels' in the cases")
+    assert pairs.labels is not None
     keep = pairs.labels.astype(np.int64) >= 0
     if not keep.any():
         raise InputError(f"{clause.metric} needs labels from 0 up; all are negative")
@@ -251,12 +300,37 @@ def _labelled(clause: Clause, pairs: Paired) -> tuple[Paired, Array]:
     return rows, rows.labels.astype(np.int64)
 
 
+def positive(clause: Clause, labels: Array) -> NDArray[np.bool_]:
+    """Per row (n,), whether the label says yes to the score.
+
+    Where labels go beyond 1 they are classes and the score is that of its column; else 1 is yes.
+    """
+    if clause.column is not None and labels.max() > 1:
+        return np.asarray(labels == clause.column)
+    return np.asarray(labels > 0)
+
+
+def _check_direction(clause: Clause, outputs: Outputs, yes: NDArray[np.bool_]) -> None:
+    """Refuse a score that falls where labels say yes: its losses would count as gains."""
+    if yes.any() and not yes.all():
+        area = auc.auc(yes, clause.score(outputs))
+        if area < 0.5:
+            raise InputError(
+                f"the AUC of the reference is {area:.3g}, below one half: its score falls where "
+                "labels say yes; give the column whose score rises with them: column=NUMBER"
+            )
+
+
 def correct(clause: Clause, outputs: Outputs, labels: Array) -> NDArray[np.bool_]:
     """Per row (n,), whether the decision of `outputs` is the label."""
     y = clause.values(outputs)
+    if clause.is_label(outputs):
+        return np.asarray(clause.score(outputs) == labels)
     if clause.is_score(outputs):
         y = clause.score(outputs)
-        return np.asarray((y > (clause.cut or 0.0)) == (labels > 0)) & np.isfinite(y)
+        yes = y > (clause.cut or 0.0)
+        return np.asarray((yes == positive(clause, labels)) & np.isfinite(y))
+    clause.check_axis(y)
     decided = y.argmax(clause.axis)
     if decided.shape != labels.shape:
         raise InputError(f"{clause.metric} needs one decision per case, got {decided.shape}")
@@ -265,6 +339,8 @@ def correct(clause: Clause, outputs: Outputs, labels: Array) -> NDArray[np.bool_
 
 def _accuracy_drop(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, str]:
     rows, labels = _labelled(clause, pairs)
+    if clause.is_score(rows.reference):
+        _check_direction(clause, rows.reference, positive(clause, labels))
     was, now = (correct(clause, o, labels) for o in (rows.reference, rows.candidate))
     drop = np.bincount(rows.units, was.astype(float) - now) / np.bincount(rows.units)
     half = (drop + 1) / 2
@@ -274,9 +350,11 @@ def _accuracy_drop(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interva
 
 def _auc_drop(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, str]:
     rows, labels = _labelled(clause, pairs)
-    yes = labels == clause.column if clause.column and labels.max() > 1 else labels > 0
+    yes = positive(clause, labels)
+    _check_direction(clause, rows.reference, yes)
     ref, cand = clause.score(rows.reference), clause.score(rows.candidate)
-    cand = np.where(np.isfinite(cand), cand, -np.finfo(np.float64).max)
+    worst = np.where(yes, -1.0, 1.0) * np.finfo(np.float64).max
+    cand = np.where(np.isfinite(cand), cand, worst)
     interval = auc.auc_drop_interval(yes, ref, cand, rows.units, alpha=alpha)
     return interval, "DeLong 1988, clustered as Obuchowski 1997, one-sided"
 
@@ -308,6 +386,8 @@ def further_units(evidence: Evidence, clause: Clause, alpha: float) -> int | Non
     metric is not a share of units.
     """
     if evidence.changed is None or evidence.method != CLOPPER_PEARSON:
+        return None
+    if clause.metric == "top_k_overlap":  # more cases do not make the top larger
         return None
     allowed = 1 - clause.bound if clause.kind.at_least else clause.bound
     rate = evidence.changed / evidence.n

@@ -17,7 +17,7 @@ Losses = NDArray[np.float64]
 
 def any_changed(changed: Array) -> Losses:
     """1.0 for each row (n, ...) in which anything changed, else 0.0."""
-    return changed.reshape(len(changed), -1).any(1).astype(np.float64)
+    return np.asarray(changed.reshape(len(changed), -1).any(1), np.float64)
 
 
 def cut_changed(reference: Array, candidate: Array, cut: float) -> Losses:
@@ -92,7 +92,8 @@ def largest_of_unit(values: Array, units: NDArray[np.intp]) -> NDArray[np.float6
 
 def noise_power(reference: Array, candidate: Array) -> NDArray[np.float64]:
     """Per row (n,), the squared error summed over its outputs, in squared units."""
-    return ((_wide(candidate) - _wide(reference)).reshape(len(reference), -1) ** 2).sum(1)
+    change = (_wide(candidate) - _wide(reference)).reshape(len(reference), -1)
+    return np.asarray((change**2).sum(1))
 
 
 def signal_power(reference: Array, *, centred: bool) -> NDArray[np.float64]:
@@ -102,4 +103,4 @@ def signal_power(reference: Array, *, centred: bool) -> NDArray[np.float64]:
     left in it flatters the ratio (40 dB by definition instead of by measurement).
     """
     x = _wide(reference).reshape(len(reference), -1)
-    return ((x - x.mean(0) * centred) ** 2).sum(1)
+    return np.asarray(((x - x.mean(0) * centred) ** 2).sum(1))

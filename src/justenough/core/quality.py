@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.core.contract import Clause
-from justenough.core.judge import correct
+from justenough.core.judge import correct, positive
 from justenough.core.subject import Outputs
 from justenough.errors import InputError
 from justenough.stats.auc import auc
@@ -32,5 +32,5 @@ def quality(clause: Clause, outputs: Outputs, labels: Array) -> dict[str, float]
     with contextlib.suppress(InputError):
         out["accuracy"] = float(correct(clause, rows, truth).mean())
         if clause.is_score(rows):
-            out["auc"] = float(auc(truth > 0, clause.score(rows)))
+            out["auc"] = float(auc(positive(clause, truth), clause.score(rows)))
     return out

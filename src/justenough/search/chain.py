@@ -130,6 +130,8 @@ def predicted_risk(reference: Array, kept: Array, threshold: float) -> float:
 def deferral_for(reference: Array, measured: Measured, target: float) -> float:
     """Share of rows to defer so that the predicted risk falls to `target`."""
     assert measured.kept is not None and measured.margin is not None
+    if not np.isfinite(measured.kept).all():
+        return 1.0
     for threshold in thresholds(reference, measured.kept)[::-1]:
         if predicted_risk(reference, measured.kept, threshold) <= target:
             return float((measured.margin <= threshold).mean())
@@ -151,7 +153,8 @@ def rungs(
     """Candidates worth certifying, safest first, each cheaper than all before it.
 
     A candidate that is not cheaper than a safer one is dropped, and so is one that is not
-    cheaper than the reference. Thresholds come from the search rows alone.
+    cheaper than the reference. A variant that answers a search row with no number is no
+    candidate at all. Thresholds come from the search rows alone.
 
     Args:
         reference: (n,) signed margins of the reference; None without a margin, where every
@@ -162,10 +165,12 @@ def rungs(
     """
     found: list[tuple[tuple[float, float], Rung]] = []
     for m in measured:
+        if not np.isfinite(m.noise) or (m.kept is not None and not np.isfinite(m.kept).all()):
+            continue
         if reference is None or m.kept is None or m.margin is None:
             found.append(((m.noise, 0.0), Rung(m.name, None, 0.0, m.noise, m.seconds)))
             continue
-        largest = max(float(np.abs(reference - m.kept).max()), np.finfo(np.float32).tiny)
+        largest = float(np.abs(reference - m.kept).max()) or 1.0
         plain = predicted_risk(reference, m.kept, 0.0)
         found.append(((plain, 0.0), Rung(m.name, None, 0.0, plain, m.seconds)))
         for t in thresholds(reference, m.kept):

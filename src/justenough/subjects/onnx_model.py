@@ -282,7 +282,7 @@ def find_sites(model: onnx.ModelProto) -> tuple[Site, ...]:
     Nodes that share a weight form one site, for the weight can be stored only once.
     Nodes inside If and Loop bodies stay exact, and so does a Conv without a fixed weight.
     """
-    shapes = shapes_of(model)
+    shapes, types = shapes_of(model), types_of(model)
     weights = {i.name: int(np.prod(i.dims)) for i in model.graph.initializer}
     by_weight: dict[str, list[onnx.NodeProto]] = collections.defaultdict(list)
     for node in model.graph.node:
@@ -290,7 +290,7 @@ def find_sites(model: onnx.ModelProto) -> tuple[Site, ...]:
             continue
         if node.op_type != "MatMul" and node.input[1] not in weights:
             continue
-        if any(types_of(model).get(t) not in (None, onnx.TensorProto.FLOAT) for t in node.input):
+        if any(types.get(t) not in (None, onnx.TensorProto.FLOAT) for t in node.input):
             continue
         held = [t for t in node.input[:2] if t in weights]
         by_weight[held[0] if held else f"\0{node.name}"].append(node)
@@ -335,5 +335,6 @@ def _multiply_adds(
     positions = int(np.prod([d for d in out[1:] if d > 0], dtype=np.int64)) if out else 0
     if node.op_type == "Conv":
         return positions * int(np.prod(shapes.get(node.input[1], (0, 0))[1:], dtype=np.int64))
-    inner = shapes.get(node.input[0], (0,))[-1] or shapes.get(node.input[1], (0, 0))[-2:][0]
+    left, right = (shapes.get(t, ()) for t in node.input[:2])
+    inner = left[-1] if left and left[-1] else right[-2] if len(right) > 1 else 0
     return positions * inner

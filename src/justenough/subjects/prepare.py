@@ -39,9 +39,12 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
             raise InputError(f"ONNX Runtime {ort.__version__} cannot load the model: {why}") from e
         out = onnx.load(str(folded))
     _drop_unused_domains(out)
-    fuse_activations(out)
     _name_nodes(out)
-    return onnx.shape_inference.infer_shapes(out) if out.ByteSize() < 2**31 - 1 else out
+    # Before fusing: shape inference does not know the fused nodes.
+    if out.ByteSize() < 2**31 - 1:
+        out = onnx.shape_inference.infer_shapes(out)
+    fuse_activations(out)
+    return out
 
 
 def _drop_unused_domains(model: onnx.ModelProto) -> None:
@@ -86,10 +89,10 @@ def fuse_activations(model: onnx.ModelProto) -> int:
         last = {o for n in (node, *inner) for o in n.output}
         if outputs & kept or any(u.output[0] not in last for o in outputs for u in uses[o]):
             continue
-        attributes = {"alpha": 1.0} if op == "QuickGelu" else {}
-        replaced[node.output[0]] = helper.make_node(
-            op, [x], [node.output[0]], name=node.name, domain=MICROSOFT, **attributes
-        )
+        fused = helper.make_node(op, [x], [node.output[0]], name=node.name, domain=MICROSOFT)
+        if op == "QuickGelu":
+            fused.attribute.append(helper.make_attribute("alpha", 1.0))
+        replaced[node.output[0]] = fused
         dropped |= outputs
     nodes = [replaced.get(n.output[0], n) for n in graph.node if n.output[0] not in dropped]
     del graph.node[:]

@@ -83,6 +83,29 @@ def followers(model: onnx.ModelProto, chosen: set[str]) -> set[str]:
         biased = node.op_type == "Add" and len(data) < len(floats)
         if data and not biased and all(made.get(t) in chosen | out for t in data):
             out.add(node.name)
+    return out - _left_float(model, chosen, out)
+
+
+def _left_float(model: onnx.ModelProto, chosen: set[str], candidates: set[str]) -> set[str]:
+    """Relu and Clip nodes among the candidates whose result stays float.
+
+    The quantizer drops such a node because the Q/DQ pair behind it clips, but that pair is
+    taken out again at graph outputs and behind products that nothing int8 reads.
+    """
+    outputs = {o.name for o in model.graph.output}
+    made = {t: n for n in model.graph.node for t in n.output}
+    read_in_int8: set[str] = set()
+    out: set[str] = set()
+    for node in reversed(model.graph.node):
+        source = node
+        while source.op_type in ("Relu", "Clip") and source.input[0] in made:
+            source = made[source.input[0]]
+        ends = node.output[0] in outputs
+        floats = source.op_type in FLOAT_OUTPUT and node.output[0] not in read_in_int8
+        if node.name in candidates and node.op_type in ("Relu", "Clip") and (ends or floats):
+            out.add(node.name)
+        elif node.name in chosen | candidates:
+            read_in_int8.update(node.input)
     return out
 
 

@@ -1,0 +1,343 @@
+"""The report: one HTML file that needs no network, made from a run's summary."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from justenough.report import figures, pareto, tables, words
+
+Said = Mapping[str, Any]
+BUSY = 1.3
+VIEWS = {
+    "speed": "speed", "size": "file size",
+    "measured": "measured changes", "predicted": "predicted changes",
+}  # fmt: skip
+
+
+def render(summary: Mapping[str, Any]) -> str:
+    """The report of a run as one HTML page: no network, light and dark, screen and paper.
+
+    Every text of the summary is escaped, and the page's policy lets no script but its own
+    run. Figures are drawn as SVG when the page is made; the script only shows and hides.
+
+    Args:
+        summary: As `compress` makes it, JSON-ready; a run that stopped early has fewer keys.
+    """
+    script, style = _text("report.js"), _text("report.css")
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        page=page(summary), script=Markup(script), style=Markup(style),
+        script_hash=_hash(script), style_hash=_hash(style),
+    )  # fmt: skip
+
+
+def _hash(text: str) -> str:
+    """The source expression of a content security policy that allows just this text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+
+
+@cache
+def _text(name: str) -> str:
+    return resources.files("justenough.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def page(summary: Said) -> dict[str, Any]:
+    """Everything that the template shows, in the order of the page."""
+    grouped = bool(summary["cases"].get("grouped"))
+    found = figures.sites(summary)
+    search: Said = summary.get("search") or {}
+    return {
+        "verdict": str(summary["verdict"]),
+        "model": str(summary["model"]["file"]),
+        "headline": headline(summary, grouped=grouped),
+        "reason": str(summary.get("reason") or ""),
+        "gains": gains(summary, grouped=grouped),
+        "files": files(summary),
+        "notes": notes(summary),
+        "limits": limits(summary),
+        "at_best": at_best(summary, grouped=grouped),
+        "comparison": tables.comparison(summary, grouped=grouped),
+        "plain": plain_words(summary, grouped=grouped),
+        "pareto": pareto_section(summary, grouped=grouped),
+        "clauses": clause_section(summary, grouped=grouped),
+        "sites": site_section(summary, found),
+        "margins": margin_section(summary),
+        "search": search_section(summary, search, grouped=grouped),
+        "quality": quality_section(summary),
+        "binding": binding(summary),
+        "runtime": runtime_rows(summary["environment"]),
+    }
+
+
+def headline(summary: Said, *, grouped: bool) -> str:
+    """The verdict in one sentence."""
+    contract = summary["contract"]
+    promises = [words.promise(c, grouped=grouped).words for c in contract["clauses"]]
+    sentence = "; and ".join(promises) or "nothing was asked"
+    confidence = words.given(1 - contract["alpha"])
+    verdict = str(summary["verdict"])
+    if verdict == "HELD":
+        return f"{sentence[0].upper()}{sentence[1:]}, at {confidence} confidence."
+    if verdict == "BROKEN":
+        return "No cheaper file that keeps the contract was found. The model stays as it is."
+    return f"These cases can neither show nor refute, at {confidence} confidence, that {sentence}."
+
+
+def gains(summary: Said, *, grouped: bool) -> list[tuple[str, str, str]]:
+    """Figures beside the verdict: value, name, remark."""
+    result = summary.get("result")
+    if not result:
+        return []
+    env = summary["environment"]
+    out = [
+        (words.times(result["speedup"]), "faster",
+         f"{words.seconds(result['candidate_s'])} a case against "
+         f"{words.seconds(result['reference_s'])} (batch {env.get('batch')}, "
+         f"{env.get('threads')} {'thread' if env.get('threads') == 1 else 'threads'})")
+    ]  # fmt: skip
+    first = (summary.get("certificate") or {}).get("clauses") or []
+    if first and first[0].get("changed") is not None:
+        e, units = first[0], "groups" if grouped else "cases"
+        p = words.promise(summary["contract"]["clauses"][0], grouped=grouped)
+        out.append(
+            (f"{words.count(e['changed'])} of {words.count(e['n'])}", f"{units} changed",
+             f"limit {p.limit(e.get('limit'))}, asked {p.asked}")
+        )  # fmt: skip
+    if result["kind"] == "cascade":
+        out.append((words.share(result["deferral"]), "of cases", "answered by the exact model"))
+    out.append(
+        (words.size(result["bytes"]), "file", f"reference {words.size(summary['model']['bytes'])}")
+    )
+    return out
+
+
+def files(summary: Said) -> list[tuple[str, str]]:
+    """Files of the run's folder and what each is for."""
+    out = []
+    if summary.get("result"):
+        out = [
+            ("model.onnx", "the certified file, to deploy"),
+            ("certificate.json", "what was shown, to check again"),
+            ("variant.toml", "the choice at every site, to edit or re-apply"),
+        ]
+    return [*out, ("report.html", "this page")]
+
+
+def notes(summary: Said) -> list[str]:
+    """What has to be known before relying on the result."""
+    out = [str(n) for n in (summary.get("certificate") or {}).get("note") or ()]
+    if not summary["contract"].get("population"):
+        out.append(
+            "No population was stated, so nobody can tell which patients or inputs the cases "
+            "stand for. State it in the contract."
+        )
+    return out
+
+
+def limits(summary: Said) -> list[tuple[str, str]]:
+    """What the verdict does not say."""
+    env, contract = summary["environment"], summary["contract"]
+    population = contract.get("population") or "the population that the cases were drawn from"
+    flags = [str(f) for f in env.get("cpu_flags") or ()]
+    vector = [f for f in flags if "vnni" in f or "amx" in f] or flags[-3:]
+    return [
+        ("Truth", "It compares with the reference model. It does not say that either is right."),
+        ("Population", f"It speaks for {population}, and for no other."),
+        (
+            "Runtime",
+            f"It holds in {env.get('name')} {env.get('version')}, {env.get('provider', '')}, "
+            "and expires with a change of it.",
+        ),
+        (
+            "Processor",
+            f"It holds on {env.get('processor')} and processors with the same vector instructions "
+            f"({', '.join(vector) or 'none known'}); int8 answers differ between them. Times are "
+            f"of this machine with {env.get('threads')} thread(s) and batch {env.get('batch')}.",
+        ),
+    ]
+
+
+def at_best(summary: Said, *, grouped: bool) -> list[str]:
+    """What the number of cases could show, whatever the candidate."""
+    units, out = "groups" if grouped else "cases", []
+    for b in summary.get("at_best") or ():
+        p = words.promise(str(b["clause"]), grouped=grouped)
+        n = words.count(b["units"])
+        if b.get("limit") is None:
+            out.append(f"{p.text}: what {n} {units} can show depends on their values.")
+            continue
+        said = f"{n} {units} without a single change show {p.limit(b['limit'])}"
+        asked = f"the contract asks for {p.asked}"
+        if b.get("reachable"):
+            out.append(f"{said}; {asked}, which is within reach.")
+        else:
+            more = f" It takes {words.count(b['needed'])} {units}." if b.get("needed") else ""
+            out.append(f"{said}; {asked}, which is out of reach.{more}")
+    return out
+
+
+def plain_words(summary: Said, *, grouped: bool) -> str:
+    """What int8 everywhere would have done, in a sentence."""
+    plain = summary.get("plain_int8")
+    if not plain:
+        return ""
+    end = {
+        "HELD": "would have held by itself",
+        "BROKEN": "would have broken the contract",
+        "UNDECIDED": "would not have been shown to hold",
+    }[str(plain["verdict"])]
+    e = plain["clauses"][0] if plain["clauses"] else {}
+    changed = ""
+    if e.get("changed") is not None:
+        units = "groups" if grouped else "cases"
+        changed = f"{words.count(e['changed'])} of {words.count(e['n'])} {units} change, and it "
+    return f"Int8 everywhere is {words.times(plain.get('speedup'))} as fast: {changed}{end}."
+
+
+def pareto_section(summary: Said, *, grouped: bool) -> dict[str, Any] | None:
+    """The picture of all candidates, with its buttons and its numbers."""
+    found = pareto.views(summary)
+    if not found:
+        return None
+    groups = []
+    for key in ("y", "x"):
+        options = list(dict.fromkeys(getattr(v, key) for v in found))
+        if len(options) > 1:
+            groups.append((key, [(o, VIEWS[o]) for o in options]))
+    table = tables.candidates(summary, grouped=grouped)
+    return {"views": found, "groups": groups, "table": table}
+
+
+def clause_section(summary: Said, *, grouped: bool) -> dict[str, Any] | None:
+    """The certificate's clauses, or those of the safest candidate where none was issued."""
+    certificate, steps = summary.get("certificate"), summary.get("steps")
+    if certificate:
+        entries, what = certificate["clauses"], "The deployed file on the certification cases."
+    elif steps:
+        entries = steps[0]["clauses"]
+        what = "No certificate was issued; this is the safest candidate of the plan."
+    else:
+        return None
+    alpha = words.given(summary["contract"]["alpha"])
+    return {
+        "table": tables.clauses(summary, entries, grouped=grouped),
+        "what": f"{what} Each clause is tested at alpha = {alpha}; all must hold, which needs no "
+        "correction (Berger 1982).",
+    }
+
+
+def site_section(summary: Said, found: list[figures.Site]) -> dict[str, Any] | None:
+    """Sensitivity of every site."""
+    if not found:
+        return None
+    how = summary["search"].get("sensitivity") or {}
+    colours = figures.choice_colours((summary.get("result") or {}).get("sites", {}))
+    counts = {c: sum(s.choice == c for s in found) for c in colours}
+    return {
+        "figure": figures.sensitivity(found),
+        "table": tables.sites(found),
+        "legend": [(f"{c}: {counts[c]} sites", colour) for c, colour in colours.items()],
+        "method": f"{how.get('method', 'not measured')}, {words.count(how.get('rows'))} cases",
+        "n": len(found),
+    }
+
+
+def margin_section(summary: Said) -> dict[str, Any] | None:
+    """How sure the cheap stage is, and who answers when it is not."""
+    m, curve = summary.get("margins"), figures.deferral(summary)
+    if not m and curve is None:
+        return None
+    out: dict[str, Any] = {"figure": None, "words": "", "deferral": curve}
+    if m:
+        out["figure"] = figures.margins(m)
+        out["words"] = (
+            f"The cheap stage alone changes {words.count(sum(m['changed']))} of "
+            f"{words.count(sum(m['rows']))} cases shown"
+        ) + ("; all lie near the cut, where the gate looks." if sum(m["changed"]) else ".")
+    return out
+
+
+def search_section(summary: Said, search: Said, *, grouped: bool) -> dict[str, Any] | None:
+    """Calibrations, variants and what the run took."""
+    by_step = tables.spent(summary, each=False)
+    if not search and by_step is None:
+        return None
+    built: Said = search.get("variants") or {}
+    spent, tried = summary.get("spent") or {}, search.get("calibrations") or {}
+    reference = [v["reference_s"] for v in built.values()]
+    busy = bool(reference) and max(reference) > BUSY * min(reference)
+    by = (
+        "the exact model would answer least" if tried.get("by") == "deferral" else "it is quietest"
+    )
+    return {
+        "calibrations": tables.calibrations(search),
+        "why": f"{tried.get('best')} was chosen because with it {by}.",
+        "speeds": figures.speeds(built, summary.get("result")) if built else None,
+        "variants": tables.variants(
+            search, (summary["cases"].get("search") or {}).get("units"), grouped=grouped
+        ),
+        "busy": f"The reference itself took between {words.seconds(min(reference))} and "
+        f"{words.seconds(max(reference))} a case: the machine was busy with other work. Speed-ups "
+        "are ratios measured side by side and bear this; single times do not." if busy else "",
+        "total": f"{words.count(spent.get('inferences'))} full-equivalent inferences in "
+        f"{words.seconds(spent.get('seconds'))}." if spent else "",
+        "spent": by_step,
+        "steps": tables.spent(summary, each=True),
+    }  # fmt: skip
+
+
+def quality_section(summary: Said) -> dict[str, Any] | None:
+    """Accuracy and AUC where labels exist."""
+    table = tables.quality(summary)
+    if table is None:
+        return None
+    rows = (summary["quality"].get("reference") or {}).get("rows")
+    return {"table": table, "rows": words.count(rows)}
+
+
+def binding(summary: Said) -> list[tuple[str, str]]:
+    """Hashes that the result is bound to, and versions."""
+    certificate: Said = summary.get("certificate") or {}
+    plan = (summary.get("plan") or {}).get("sha256") or certificate.get("plan_sha256")
+    cases = summary["cases"]
+    parts = [
+        f"{name} {words.count(cases[name]['rows'])} cases"
+        + (f" in {words.count(cases[name]['units'])} groups" if cases.get("grouped") else "")
+        for name in ("calibration", "search", "certification")
+        if isinstance(cases.get(name), Mapping)
+    ]
+    rows = [
+        ("reference", f"{summary['model']['file']}, {words.size(summary['model']['bytes'])}"),
+        ("sha256 of the reference", summary["model"].get("sha256")),
+        ("sha256 of the certified file", (certificate.get("candidate") or {}).get("sha256")),
+        ("fingerprint of the cases", (certificate.get("cases") or {}).get("fingerprint")),
+        ("sha256 of the plan", plan),
+        ("cases", "; ".join(parts)),
+        ("population", summary["contract"].get("population") or "not stated"),
+        ("created", certificate.get("created")),
+        ("justenough", summary.get("justenough")),
+    ]
+    return [(k, str(v)) for k, v in rows if v]
+
+
+def runtime_rows(env: Said) -> list[tuple[str, str]]:
+    """The runtime and the machine."""
+    out = []
+    for key, value in env.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        out.append((key.replace("_", " "), str(shown)))
+    return out

@@ -53,8 +53,10 @@ def read_inputs(path: Path) -> dict[str, Array]:
         return {name: z[name] for name in z.files}
 
 
-def quantize(job: Job, calibration: Inputs, search: Inputs, progress: Progress) -> onnx.ModelProto:
-    """Run NNCF and return its model."""
+def quantize(
+    job: Job, calibration: Inputs, search: Inputs, units: Array, progress: Progress
+) -> onnx.ModelProto:
+    """Run NNCF, whose metric is the share of units with no changed row, and return its model."""
     reference = decide(job.model, search, job.decision, job.threads, job.batch)
     progress.search += len(reference)
     progress.sessions += 1
@@ -74,10 +76,12 @@ def quantize(job: Job, calibration: Inputs, search: Inputs, progress: Progress) 
         same = (made == reference[rows]).astype(float)
         progress.search += len(rows)
         progress.sessions += 1
+        owner = np.unique(units[rows], return_inverse=True)[1]
+        kept = float((np.bincount(owner, 1 - same) == 0).mean())
         if len(rows) == len(reference):
-            progress.agreement = float(same.mean())
+            progress.agreement = kept
         progress.write()
-        return float(same.mean()), same.tolist()
+        return kept, same.tolist()
 
     made: onnx.ModelProto = nncf.quantize_with_accuracy_control(
         onnx.load(job.model),
@@ -97,9 +101,10 @@ def main(folder: Path) -> None:
     """Do the job in `folder`."""
     job = Job.read(folder)
     calibration, search = (read_inputs(folder / f"{k}.npz") for k in ("calibration", "search"))
+    units = read_inputs(folder / "units.npz")["units"]
     progress = Progress(folder / "progress.json")
     progress.write()
-    made = quantize(job, calibration, search, progress)
+    made = quantize(job, calibration, search, units, progress)
     onnx.save(made, str(folder / "model.onnx"))
     progress.write()
 

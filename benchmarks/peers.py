@@ -70,6 +70,7 @@ class Task:
         decision: What must stay the same.
         calibration: Inputs by name, each (n, ...), that set ranges.
         search: Inputs by name, each (m, ...), on which decisions are compared.
+        units: (m,) index of the independent unit of each search row.
         calibration_rows: How many calibration rows are used, from the first on.
     """
 
@@ -77,6 +78,7 @@ class Task:
     decision: Decision
     calibration: Inputs
     search: Inputs
+    units: Array
     calibration_rows: int = CALIBRATION_ROWS
 
     @property
@@ -117,7 +119,7 @@ class PeerResult:
         seconds: Wall clock, from reading the model to writing the file, or to the stop. The
             rows are in memory before the clock starts; importing the tool is not counted.
         inferences: What it ran.
-        agreement: Share of search rows decided like the reference, as the tool measured it on
+        agreement: Share of search units decided like the reference, as the tool measured it on
             its last variant; None where it did not look.
         quantized: Operations that were int8 at first; None where it did not say.
         reverted: Operations that went back to float; None where it did not say.
@@ -262,8 +264,8 @@ def nncf_accuracy_control(
 ) -> PeerResult:
     """NNCF's accuracy-controlled quantization on its ONNX back-end.
 
-    `nncf.quantize_with_accuracy_control` with the agreement of decisions with the fp32 model
-    as its metric, so that the fp32 model scores 1 and `max_drop` is 1 - `bound`, absolute.
+    `nncf.quantize_with_accuracy_control` with the contract's own metric, the share of units
+    none of whose decisions differ from the fp32 model's, so that the fp32 model scores 1 and `max_drop` is 1 - `bound`, absolute.
     Everything else is at its defaults; the metric gives a value per row, so that validating
     needs no second pass, and rows are validated in batches, which NNCF itself would not do.
     Operations are ranked by the metric: its other way, by error of the outputs, does not
@@ -286,6 +288,7 @@ def nncf_accuracy_control(
         Job(model, task.decision, 1 - bound, transformer, threads).write(folder)
         np.savez(folder / "calibration.npz", allow_pickle=False, **task.calibration_used)
         np.savez(folder / "search.npz", allow_pickle=False, **task.search)
+        np.savez(folder / "units.npz", allow_pickle=False, units=task.units)
         outcome = _run_worker(folder, cap_s)
         state = _read_json(folder / "progress.json")
         log = (folder / "log.txt").read_text("utf8", errors="replace")

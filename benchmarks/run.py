@@ -98,10 +98,10 @@ def judged(bench: Bench, parts: Split, exact: Mapping[str, Array], file: Path) -
     }
     for batch, threads in ((1, 1), (32, 1), (32, 2)):
         timed = race(
-            bench.model, file, parts.search.cases.inputs, batch=batch, threads=threads,
-            seconds=6.0, passes=8 if batch > 1 else 64,
+            bench.model, {"file": file}, parts.search.cases.inputs, batch=batch,
+            threads=threads, seconds=6.0, passes=8 if batch > 1 else 64,
         )  # fmt: skip
-        out[f"b{batch}t{threads}"] = asdict(timed)
+        out[f"b{batch}t{threads}"] = asdict(timed["file"])
     return out
 
 
@@ -134,8 +134,9 @@ def run_bench(bench: Bench, folder: Path, cap_s: float) -> dict[str, Any]:
     parts = split(OnnxModel(bench.model).check_cases(bench.cases))
     clause = bench.contract.clauses[0]
     task = Task(
-        bench.model, bench.decision, parts.calibration.cases.inputs, parts.search.cases.inputs
-    )
+        bench.model, bench.decision, parts.calibration.cases.inputs,
+        parts.search.cases.inputs, parts.search.cases.units,
+    )  # fmt: skip
     exact = OnnxModel(bench.model).run(parts.certification.cases.inputs)
     rows: dict[str, Any] = {}
     rows["ours"], file = ours(bench, folder)
@@ -194,10 +195,10 @@ def overhead(bench: Bench, folder: Path) -> dict[str, Any]:
     out = {}
     for batch in (1, 32):
         timed = race(
-            fast, whole, parts.search.cases.inputs, batch=batch, threads=1, seconds=10.0,
-            passes=8 if batch > 1 else 128,
+            fast, {"whole": whole}, parts.search.cases.inputs, batch=batch, threads=1,
+            seconds=10.0, passes=8 if batch > 1 else 128,
         )  # fmt: skip
-        out[f"b{batch}t1"] = asdict(timed)
+        out[f"b{batch}t1"] = asdict(timed["whole"])
     return out
 
 

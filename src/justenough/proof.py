@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.core.cases import CertificationCases
+from justenough.core.certificate import evidence_json
 from justenough.core.evidence import Evidence, Verdict, overall
 from justenough.core.gate import Gate
 from justenough.core.judge import Paired, further_units, judge
@@ -40,7 +41,7 @@ def certify_plan(
 
     found = fixed_sequence(road.contract, [str(k) for k in range(len(order))], pairs)
     steps = [
-        {**asdict(order[int(k)]), "verdict": overall(e).value, "clauses": [asdict(x) for x in e]}
+        {**asdict(order[int(k)]), "verdict": overall(e).value, "clauses": [evidence_json(x) for x in e]}
         for k, e in found
     ]
     plain = measured["all_int8"]
@@ -50,7 +51,7 @@ def certify_plan(
         "plain_int8": {
             "variant": plain,
             "verdict": overall(raw).value,
-            "clauses": [asdict(e) for e in raw],
+            "clauses": [evidence_json(e) for e in raw],
             **{k: measured["variants"][plain][k] for k in ("speedup", "low", "high", "bytes")},
         },
     }
@@ -108,17 +109,16 @@ def deploy(
     The last plain and the last cascade that held are both timed; the faster is tried first.
     """
     kinds = {r.threshold is None: r for r in held}
-    timed = []
-    for rung in kinds.values():
-        path = deployed_file(road, rung, fresh, gate)
-        timed.append((race(road, _name(rung), path)["speedup"], rung))
-    for speedup, rung in sorted(timed, key=lambda t: -t[0]):
+    files = {_name(r): deployed_file(road, r, fresh, gate) for r in kinds.values()}
+    times = race(road, "race/deployed", files, seconds=4.0, passes=8)
+    for rung in sorted(kinds.values(), key=lambda r: -times[_name(r)]["speedup"]):
+        speedup = times[_name(rung)]["speedup"]
         if speedup <= 1:
             reason = f"what holds is no faster here: {_name(rung)} runs at {speedup:.2f}x of fp32"
             return nothing(Verdict.BROKEN, reason)
         body = _certificate(road, plan, fresh, rung, gate)
         if body["verdict"] == Verdict.HELD:
-            return _deployed(road, body, rung, fresh, gate)
+            return _deployed(road, body, rung, fresh, gate, times[_name(rung)])
     return nothing(Verdict.UNDECIDED, "the deployed file does not answer as its stages did")
 
 
@@ -182,7 +182,12 @@ def _shift(road: Road, rung: Rung, fresh: Fresh) -> list[str]:
 
 
 def _deployed(
-    road: Road, body: dict[str, Any], rung: Rung, fresh: Fresh, gate: Gate | None
+    road: Road,
+    body: dict[str, Any],
+    rung: Rung,
+    fresh: Fresh,
+    gate: Gate | None,
+    timed: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The summary's end when something cheaper holds."""
     cases = road.parts.certification.cases
@@ -204,7 +209,7 @@ def _deployed(
             "sites": sites,
             "gate": None if used is None else asdict(used),
             "deferral": deferral,
-            **race(road, _name(rung), deployed_file(road, rung, fresh, gate)),
+            **timed,
         },
         "margins": margins(road, rung, fresh, used),
     }

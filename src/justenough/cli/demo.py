@@ -34,10 +34,6 @@ def run(
             MODEL, cases, CONTRACT, out / "run", progress=progress,
             announce=lambda best: show.possible(best, "patient"),
         )  # fmt: skip
-    search = result.summary.get("search")
-    if search:
-        say(f"fp32 takes: {show.duration(result.summary['plan']['reference_s'])} a case "
-            "(1 thread, batch 32)")  # fmt: skip
     show.found(result.summary)
     say(f"\nReport:     {out / 'run' / 'report.html'}")
     raise typer.Exit(result.verdict.exit_code)

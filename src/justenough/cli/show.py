@@ -46,7 +46,7 @@ def duration(seconds: float) -> str:
 
 def limit_text(e: Mapping[str, Any]) -> str:
     """What was shown of a clause."""
-    if e["limit"] is None or e["limit"] != e["limit"]:
+    if e["limit"] is None:
         return str(e["note"])
     changed = f"{e['changed']} of {e['n']} changed; " if e["changed"] is not None else ""
     return f"{changed}estimate {e['estimate']:.5g}, limit {e['limit']:.5g} {e['unit']}"
@@ -82,6 +82,9 @@ def found(summary: Mapping[str, Any]) -> None:
     """The end of a compress run: what int8 would do, what was found, what was shown."""
     raw = summary.get("plain_int8")
     if raw:
+        e, r = summary["environment"], summary["result"] or summary["plan"]
+        console.print(f"fp32 takes: {duration(r['reference_s'])} a case ({e['threads']} thread"
+                      f"{'s'[: e['threads'] > 1]}, batch {e['batch']})")  # fmt: skip
         console.print(f"Plain int8: {raw['speedup']:.2f}x faster, {raw['verdict']}: "
                       f"{limit_text(raw['clauses'][0])}")  # fmt: skip
     result = summary["result"]

@@ -56,7 +56,7 @@ class Certificate:
             "clauses": [
                 {
                     **dataclasses.asdict(c),
-                    **{k: _finite(v) for k, v in dataclasses.asdict(e).items()},
+                    **evidence_json(e),
                     "op": ">=" if c.kind.at_least else "<=",
                 }
                 for c, e in zip(self.contract.clauses, self.evidence, strict=True)
@@ -73,8 +73,12 @@ class Certificate:
         return json.dumps(body, indent=2, sort_keys=False, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def evidence_json(e: Evidence) -> dict[str, Any]:
+    """Evidence as JSON values; numbers that do not exist are None."""
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v
+        for k, v in dataclasses.asdict(e).items()
+    }
 
 
 def read_certificate(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Race:
-    """Two files timed in one run on the same batches.
+    """A file timed beside the reference in one run on the same batches.
 
     Attributes:
         reference_s, candidate_s: Median seconds per case.
@@ -39,55 +39,57 @@ class Race:
 
 def race(
     reference: Path,
-    candidate: Path,
+    candidates: Mapping[str, Path],
     inputs: Mapping[str, Array],
     *,
     batch: int,
     threads: int,
     seconds: float = 3.0,
     passes: int = 8,
-) -> Race:
-    """Time two ONNX files on the same rows, batch by batch in turn.
+) -> dict[str, Race]:
+    """Time ONNX files beside a reference on the same rows, batch by batch in turn.
 
     The rows should be real ones in their natural order: how often a cascade defers is part
     of its time.
 
     Args:
-        reference: The file that the other is compared with.
-        candidate: The file that should be faster.
+        reference: The file that the others are compared with.
+        candidates: Files that should be faster, by name.
         inputs: Rows to run, (n, ...) each.
         batch: Rows of a call.
         threads: Threads of each session.
-        passes: Batches of the rows to use, evenly spaced over them.
         seconds: Wall time to spend, at least three passes whatever it says.
+        passes: Batches of the rows to use, evenly spaced over them.
     """
     n = len(next(iter(inputs.values())))
     batch = min(batch, n)
     feeds = list(batches(inputs, batch))
     feeds = [feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, passes).astype(int))]
-    pair = [session(p, threads=threads) for p in (reference, candidate)]
-    for feed in feeds:
-        for s in pair:
-            s.run(None, feed)
-    totals: list[tuple[float, float]] = []
+    live = [session(p, threads=threads) for p in (reference, *candidates.values())]
+    for s in live:
+        s.run(None, feeds[0])
+    totals: list[list[float]] = []
     start = time.perf_counter()
     while len(totals) < 3 or (time.perf_counter() - start < seconds and len(totals) < 50):
-        spent = [0.0, 0.0]
+        spent = [0.0] * len(live)
         for feed in feeds:
-            for k, s in enumerate(pair):
+            for k, s in enumerate(live):
                 begin = time.perf_counter()
                 s.run(None, feed)
                 spent[k] += time.perf_counter() - begin
-        totals.append((spent[0], spent[1]))
+        totals.append(spent)
     taken = np.array(totals)
     rows = batch * len(feeds)
-    ratios = taken[:, 0] / taken[:, 1]
-    ref, cand = np.median(taken, axis=0) / rows
-    low, high = np.quantile(ratios, [0.1, 0.9])
-    return Race(
-        float(ref), float(cand), float(ref / cand), float(low), float(high), len(totals), rows,
-        threads, batch,
-    )  # fmt: skip
+    median = np.median(taken, axis=0) / rows
+    out = {}
+    for k, name in enumerate(candidates, 1):
+        low, high = np.quantile(taken[:, 0] / taken[:, k], [0.1, 0.9])
+        speedup = median[0] / median[k]
+        out[name] = Race(
+            float(median[0]), float(median[k]), float(speedup), float(low), float(high),
+            len(totals), rows, threads, batch,
+        )  # fmt: skip
+    return out
 
 
 def call_cost(

@@ -39,11 +39,16 @@ def variant_toml(variant: Variant, gate: Gate | None, sites: Mapping[str, str]) 
     """The variant as TOML: calibration, cascade, and the choice of every site."""
     lines = [
         "# The choice at every site of the model, and when the exact model answers instead.",
-        f"calibration = {json.dumps(variant.calibration)}",
+        f"calibration = {_toml(variant.calibration)}",
         "",
     ]
     if gate is not None:
         fields = {k: v for k, v in asdict(gate).items() if v is not None}
-        lines += ["[cascade]", *(f"{k} = {json.dumps(v)}" for k, v in fields.items()), ""]
-    lines += ["[sites]", *(f"{json.dumps(s)} = {json.dumps(c)}" for s, c in sites.items())]
+        lines += ["[cascade]", *(f"{k} = {_toml(v)}" for k, v in fields.items()), ""]
+    lines += ["[sites]", *(f"{_toml(s)} = {_toml(c)}" for s, c in sites.items())]
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: str | float) -> str:
+    """A TOML value: JSON's, whose escapes TOML shares but for DEL and pairs of surrogates."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

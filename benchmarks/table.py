@@ -1,0 +1,111 @@
+"""The page docs/benchmarks.md, from results as `benchmarks.run` writes them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+NAMES = {
+    "ours": "justenough",
+    "ort": "ONNX Runtime static int8, all",
+    "nncf": "NNCF accuracy control",
+}
+
+
+def page(results: Row) -> str:
+    """The whole page as Markdown."""
+    m = results["machine"]
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`; do not edit. One run, every tool on the same calibration and",
+        "search rows, judged on certification cases that none of them saw. Times are ratios to",
+        "fp32 in ONNX Runtime, both sides interleaved in one process with pinned threads: ratio",
+        "of medians, 10 % to 90 % over passes in brackets.",
+        "",
+        f"{results['date']}; {m['processor']}, {m['cores']} cores, {m['system']}; "
+        f"{m['name']} {m['version']}, Python {m['python']}.",
+    ]
+    for bench in results["models"].values():
+        lines += ["", *_model(bench)]
+    return "\n".join(lines) + "\n"
+
+
+def _model(bench: Row) -> list[str]:
+    parts = ", ".join(f"{k} {n:,} rows of {u:,} groups" for k, (n, u) in bench["parts"].items())
+    lines = [
+        f"## {bench['title']}",
+        "",
+        f"Contract: `{bench['contract']}`, a group changes when any of its rows does. {parts}.",
+        f"fp32: {bench['bytes'] / 1e6:.2f} MB.",
+        "",
+        "| tool | seconds | inferences | outcome | file | groups changed | contract on fresh cases |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in bench["tools"].items():
+        lines.append(_taken(name, row))
+    lines += [
+        "",
+        "| tool | batch 1, 1 thread | batch 32, 1 thread | batch 32, 2 threads |",
+        "|---|---|---|---|",
+    ]
+    for name, row in bench["tools"].items():
+        if "judged" in row:
+            cells = [_ratio(row["judged"][k]) for k in ("b1t1", "b32t1", "b32t2")]
+            lines.append(f"| {NAMES[name]} | {' | '.join(cells)} |")
+    return [*lines, "", *_ours(bench)]
+
+
+def _taken(name: str, row: Row) -> str:
+    judged = row.get("judged")
+    size = changed = verdict = "none"
+    if judged:
+        e = judged["evidence"]
+        size = f"{judged['bytes'] / 1e6:.2f} MB"
+        changed = f"{e['changed']} of {e['n']} ({judged['rows_changed']} of {judged['rows']} rows)"
+        verdict = f"{e['verdict']}: {e['estimate']:.4f}, limit {e['limit']:.4f}"
+    outcome = row["outcome"]
+    if row.get("agreement") is not None:
+        outcome += f", says {row['agreement']:.4f} on its search rows"
+    if row.get("quantized"):
+        outcome += f", {row.get('reverted') or 0} of {row['quantized']} operations reverted"
+    if row.get("reason"):
+        outcome += f", {row['reason']}"
+    return (
+        f"| {NAMES[name]} ({row['peer'].split()[1]}) | {row['seconds']:.1f} | "
+        f"{row['inferences']:,} | {outcome} | {size} | {changed} | {verdict} |"
+    )
+
+
+def _ratio(r: Row) -> str:
+    ms = f"{r['candidate_s'] * 1e3:.3f} ms of {r['reference_s'] * 1e3:.3f} ms"
+    return f"{r['speedup']:.2f}x [{r['low']:.2f}, {r['high']:.2f}], {ms} a case"
+
+
+def _ours(bench: Row) -> list[str]:
+    ours = bench["tools"]["ours"]
+    lines = []
+    if ours["result"]:
+        r = ours["result"]
+        int8 = sum(c == "int8" for c in r["sites"].values())
+        lines.append(
+            f"Found: {r['kind']}, int8 at {int8} of {len(r['sites'])} sites, "
+            f"{r['deferral']:.2%} of certification rows answered by the exact model; "
+            f"sensitivity by {ours['sensitivity']}; calibration {ours['calibrations']['best']}."
+        )
+    o = bench["overhead"]
+    cost = ", ".join(
+        f"{1 / o[k]['speedup'] - 1:+.1%} at {label}"
+        for k, label in (("b1t1", "batch 1"), ("b32t1", "batch 32"))
+    )
+    lines.append(f"The gate of a cascade that defers nothing costs, beside int8 alone: {cost}.")
+    steps = sorted(ours["spent"]["steps"].items(), key=lambda s: -s[1])[:6]
+    spent = ", ".join(f"{k} {t:.1f}" for k, t in steps)
+    nncf = bench["tools"].get("nncf")
+    if nncf and nncf["seconds"]:
+        lines.append(
+            f"Search and certification took {ours['seconds'] / nncf['seconds']:.2f} of NNCF's "
+            f"time ({nncf['outcome']}) and {ours['inferences'] / max(nncf['inferences'], 1):.2f} "
+            "of its inferences; NNCF certifies nothing."
+        )
+    lines.append(f"Longest steps in seconds: {spent}.")
+    return [line for pair in zip(lines, [""] * len(lines), strict=True) for line in pair][:-1]

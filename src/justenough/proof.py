@@ -41,7 +41,11 @@ def certify_plan(
 
     found = fixed_sequence(road.contract, [str(k) for k in range(len(order))], pairs)
     steps = [
-        {**asdict(order[int(k)]), "verdict": overall(e).value, "clauses": [evidence_json(x) for x in e]}
+        {
+            **asdict(order[int(k)]),
+            "verdict": overall(e).value,
+            "clauses": [evidence_json(x) for x in e],
+        }
         for k, e in found
     ]
     plain = measured["all_int8"]
@@ -159,6 +163,7 @@ def _certificate(
             reference_outputs=fresh.answers("reference"),
         )
         body: dict[str, Any] = json.loads(got.to_json())
+        body["cases"]["shares"] = road.shares
         return body
 
     found: dict[str, Any] = road.store.once(f"certificate/{_name(rung)}", run)

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from justenough.proof import certify_plan
 from justenough.report.html import render
 from justenough.search.workbench import Progress
 from justenough.survey import (
+    Announce,
     Road,
     described,
     make_plan,
@@ -23,10 +24,7 @@ from justenough.survey import (
     nothing,
     open_road,
     too_few,
-    what_is_possible,
 )
-
-Announce = Callable[[list[dict[str, Any]]], None]
 
 
 def nobody(at_best: list[dict[str, Any]]) -> None:
@@ -44,10 +42,12 @@ class Result:
     Attributes:
         verdict: HELD when something cheaper was certified.
         summary: Everything the report shows, as JSON-ready values.
+        before: Whether the run had ended before this call, so that nothing was run.
     """
 
     verdict: Verdict
     summary: Mapping[str, Any]
+    before: bool = False
 
 
 def compress(  # noqa: PLR0913 - a verb of the public interface, keywords with defaults
@@ -86,24 +86,24 @@ def compress(  # noqa: PLR0913 - a verb of the public interface, keywords with d
             it was.
         DataReuseError: `fresh` shares groups or rows with `cases`.
     """
-    road = open_road(model, cases, contract, out, fresh, shares, batch, threads, progress)
+    road = open_road(
+        model, cases, contract, out, fresh, shares, batch, threads, progress, announce
+    )
     try:
         known = road.store.get("summary")
-        summary = known if known is not None else walk(road, announce)
+        summary = known if known is not None else walk(road)
         finish(road, summary)
-        return Result(Verdict(summary["verdict"]), summary)
+        return Result(Verdict(summary["verdict"]), summary, known is not None)
     finally:
         road.store.close()
 
 
-def walk(road: Road, announce: Announce) -> dict[str, Any]:
+def walk(road: Road) -> dict[str, Any]:
     """From the first reference pass to the certificate; the summary of all of it."""
     start = time.perf_counter()
-    best = what_is_possible(road)
-    announce(best)
-    summary: dict[str, Any] = {**described(road), "at_best": best}
-    if not all(b["reachable"] for b in best):
-        return {**summary, **nothing(Verdict.UNDECIDED, too_few(best))}
+    summary: dict[str, Any] = {**described(road), "at_best": road.at_best}
+    if not all(b["reachable"] for b in road.at_best):
+        return {**summary, **nothing(Verdict.UNDECIDED, too_few(road.at_best))}
     measured = measure_variants(road)
     summary["search"] = measured
     if not measured["sites"]:

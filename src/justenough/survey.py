@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,7 @@ from justenough.subjects.measure import all_int8
 from justenough.subjects.onnx_model import OnnxModel, load_proto
 
 Array = NDArray[Any]
+Announce = Callable[[list[dict[str, Any]]], None]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Road:
     parts: Split
     contract: Contract
     reference: OnnxModel
+    at_best: list[dict[str, Any]]
+    shares: tuple[float, ...] | None
 
     @property
     def progress(self) -> Progress:
@@ -58,6 +62,7 @@ def open_road(  # noqa: PLR0913 - the one place where everything given is checke
     batch: int,
     threads: int,
     progress: Progress,
+    announce: Announce,
 ) -> Road:
     """Check everything that was given, then open the run store of `out`."""
     out = Path(out)
@@ -71,8 +76,15 @@ def open_road(  # noqa: PLR0913 - the one place where everything given is checke
         parts = split_apart(cases, reference.check_cases(fresh))
     else:
         parts = split(cases, shares)
-    few = parts.search.cases.take(np.arange(min(2, parts.search.cases.n)))
-    contract.check(reference.run(few.inputs))
+    best = what_is_possible(contract, parts.certification.cases)
+    announce(best)
+    searched = contract.scaled(parts.search.cases.n / parts.certification.cases.n)
+    known = (out / "run.sqlite").is_file()
+    start = time.perf_counter()
+    progress("reference", 0.0)
+    # Before anything is written: a model or a contract that does not fit its cases ends here.
+    outputs = {} if known else answers_on(parts.search.cases, reference, searched)
+    taken = time.perf_counter() - start
     if not out.exists():
         if not out.parent.is_dir():
             raise InputError(f"there is no folder {str(out.parent)!r} to put {out.name!r} in")
@@ -85,34 +97,35 @@ def open_road(  # noqa: PLR0913 - the one place where everything given is checke
         "cases": cases.fingerprint,
         "certification cases": fresh.fingerprint if fresh is not None else "split off",
         "contract": json.dumps([clauses, contract.alpha, contract.population]),
-        "option": json.dumps([shares, reference.batch, threads]),
+        "share, batch or thread count": json.dumps([shares, reference.batch, threads]),
         "version of justenough": version("justenough"),
     }
     store = Store(out / "run.sqlite", identity)
     bench = Workbench(
-        store, out / ".work", reference, parts.calibration, parts.search, contract,
+        store, out / ".work", reference, parts.calibration, parts.search, searched,
         reference.batch, threads, progress,
     )  # fmt: skip
-    return Road(out, store, bench, parts, contract, reference)
+    if store.get("reference/search") is None and outputs:
+        store.put("reference/search", sorted(outputs), outputs, seconds=taken)
+        bench.spent("reference", parts.search.cases.n)
+    return Road(out, store, bench, parts, contract, reference, best, None if fresh else shares)
 
 
-def what_is_possible(road: Road) -> list[dict[str, Any]]:
+def what_is_possible(contract: Contract, cases: Cases) -> list[dict[str, Any]]:
     """Per clause, what the number of certification cases can at best show."""
-    cases, alpha = road.parts.certification.cases, road.contract.alpha
     out = []
-    for clause in road.contract.clauses:
-        best = at_best(clause, cases.n_units, alpha)
+    for clause in contract.clauses:
+        best = at_best(clause, cases.n_units, contract.alpha)
         sign = 1 if clause.kind.at_least else -1
         reachable = best is None or sign * best >= sign * clause.bound
         needed = None
         if not reachable:
             share = clause.bound if clause.kind.at_least else 1 - clause.bound
-            needed = units_needed(0, at_least=share, alpha=alpha) if share < 1 else None
+            needed = units_needed(0, at_least=share, alpha=contract.alpha) if share < 1 else None
         out.append(
             {"clause": clause.text, "units": cases.n_units, "limit": best,
              "reachable": reachable, "needed": needed}
         )  # fmt: skip
-    road.store.once("at_best", lambda: out)
     return out
 
 
@@ -181,7 +194,7 @@ def measure_variants(road: Road) -> dict[str, Any]:
     """Measure sites, propose a chain, build its files, time them and run the search cases."""
     bench = road.bench
     road.progress("reference", 0.0)
-    _check_decisions(road.contract, bench.outputs)
+    bench.outputs  # noqa: B018 - a run that was killed before they were recorded makes them now
     seconds = road.store.seconds()["reference/search"] / bench.search.cases.n
     road.store.once("reference/seconds", lambda: seconds)
     if not bench.sites:
@@ -209,7 +222,7 @@ def measure_variants(road: Road) -> dict[str, Any]:
             "int8_sites": v.sites("int8"),
             "calibration": v.calibration,
             "noise": m.noise,
-            "changed": judge(road.contract, pairs)[0].changed,
+            "changed": judge(bench.contract, pairs)[0].changed,
             **times[name],
             **predicted.get(name, {}),
         }
@@ -228,6 +241,16 @@ def measure_variants(road: Road) -> dict[str, Any]:
             ),
         ),
     }  # fmt: skip
+
+
+def answers_on(cases: Cases, reference: OnnxModel, contract: Contract) -> dict[str, Array]:
+    """Outputs of the reference on the search rows, checked against the contract."""
+    few = cases.take(np.arange(min(2, cases.n)))
+    contract.check(reference.run(few.inputs), cases.labels)
+    outputs = reference.run(cases.inputs)
+    judge(contract, paired(outputs, outputs, cases))
+    _check_decisions(contract, outputs)
+    return outputs
 
 
 def _check_decisions(contract: Contract, outputs: Mapping[str, Array]) -> None:

@@ -21,7 +21,8 @@ def run(
     say = show.console.print
     say("Lung nodules of LIDC-IDRI: 6,859 radiologists' annotations as 8 views of 64x64 pixels,")
     say("a residual network that rates malignancy, and groups that are patients.")
-    say("(Not a medical device; studies/nodules/README.md says what the network is worth.)\n")
+    card = MODEL.with_name("README.md")
+    say(f"Not a medical device; what the network is worth is said in {card}\n")
     out.mkdir(exist_ok=True)
     cases = data.cases(data.load(out / "cases"))
     say(f"Cases:      {cases.n:,} annotations of {cases.n_units} patients")
@@ -34,6 +35,8 @@ def run(
             MODEL, cases, CONTRACT, out / "run", progress=progress,
             announce=lambda best: show.possible(best, "patient"),
         )  # fmt: skip
+    if result.before:
+        show.console.print("(This run had ended before; nothing was run again.)")
     show.found(result.summary)
     say(f"\nReport:     {out / 'run' / 'report.html'}")
     raise typer.Exit(result.verdict.exit_code)

@@ -28,12 +28,13 @@ def run(  # noqa: PLR0913 - one for each option
 
     proto = load_proto(model)
     subject = OnnxModel(model, threads, batch)
+    inputs = subject.input_names
     prepared = prepare(proto)
     sites = find_sites(prepared)
     times: dict[str, float] = {}
     total = 0.0
     if cases is not None:
-        given = options.cases_of(cases, subject.input_names, image, mean, std, layout)
+        given = options.cases_of(cases, inputs, image, mean, std, layout)
         rows = measure.rows_of(subject.check_cases(given).inputs, subject.fixed_batch or batch)
         names = {n.name: n.name for n in prepared.graph.node}
         nodes = {**{t: n.name for n in prepared.graph.node for t in n.output}, **names}
@@ -42,7 +43,7 @@ def run(  # noqa: PLR0913 - one for each option
         times, total = measure.seconds_by_site(prepared, sites, got), got.total
     show.console.print(
         f"{model.name}: {show.size(model.stat().st_size)}, opset {opset_of(proto)}, "
-        f"inputs {', '.join(subject.input_names)}, outputs {', '.join(subject.output_names)}"
+        f"inputs {', '.join(inputs)}, outputs {', '.join(subject.output_names)}"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("site")

@@ -9,6 +9,8 @@ from rich.console import Console
 from justenough.cli import certify, compress, demo, inspect, report, verify
 from justenough.errors import JustEnoughError
 
+STOPPED = 130
+_GOES_ON = "stopped; the same call goes on where it was"
 app = typer.Typer(
     help="Just enough precision, with proof: cheaper ONNX models whose decisions are certified.",
     no_args_is_help=True,
@@ -22,10 +24,15 @@ for verb in (inspect, compress, certify, verify, report, demo):
 
 def main() -> None:
     """Run the command line; bad input is one sentence on stderr and exit code 2."""
+    for argument in sys.argv:
+        if any("\ud800" <= c <= "\udfff" for c in argument):  # how Python reads other bytes
+            fail(f"the argument {ascii(argument)} is not UTF-8 text; rename the file")
     try:
         code = app(standalone_mode=False)
     except JustEnoughError as e:
         fail(str(e))
+    except MemoryError:
+        fail("this machine has too little memory for it; give fewer or smaller cases")
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             fail("the disk is full; free some space and call again, nothing done so far is lost")
@@ -33,18 +40,24 @@ def main() -> None:
     except typer.Exit as e:
         sys.exit(e.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        fail("stopped; the same call goes on where it was", 130)
+        fail(_GOES_ON, STOPPED)
     except Exception as e:
         # click's own usage errors know how to say themselves; anything else is a defect.
         if hasattr(e, "format_message"):
-            fail(e.format_message())
+            said = e.format_message()
+            if said.startswith("Usage"):  # nothing was asked for: the help, as it is
+                print(said, file=sys.stderr)
+                sys.exit(2)
+            fail(said)
         raise
+    if code == STOPPED:
+        fail(_GOES_ON, STOPPED)
     sys.exit(code or 0)
 
 
 def fail(sentence: str, code: int = 2) -> None:
     """Say one sentence on stderr and leave."""
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
-        f"justenough: {sentence}"
+    Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print(
+        f"justenough: {' '.join(sentence.split())}"
     )
     sys.exit(code)

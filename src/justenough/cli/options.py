@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from justenough.core.cases import Cases, load_cases
-from justenough.core.contract import Contract, load_contract, parse_clause
+from justenough.core.contract import METRICS, Contract, load_contract, parse_clause
 from justenough.errors import InputError
 
 CasesOption = Annotated[
@@ -19,7 +19,13 @@ CasesOption = Annotated[
 ]
 KeepOption = Annotated[
     list[str],
-    typer.Option("--keep", help='A clause, such as "decision_stability >= 0.995". Repeatable.'),
+    typer.Option(
+        "--keep",
+        metavar="CLAUSE",
+        help='A clause, such as "decision_stability >= 0.995" or "auc_drop(output=y) <= 0.01". '
+        "Repeatable. Metrics: " + ", ".join(METRICS) + ", module:function. Arguments: output=, "
+        "per=any|mean|max (what makes a group changed), cut=, column=, axis=.",
+    ),
 ]
 ContractOption = Annotated[
     Path | None, typer.Option("--contract", help="The same clauses in a TOML file.")
@@ -68,8 +74,11 @@ def cases_of(
 ) -> Cases:
     """Cases from a file, or from a folder of images."""
     if not path.is_dir():
-        if image is not None:
-            raise InputError("--image goes with a folder of images; the cases are a file")
+        if image is not None or mean or std or layout != "nchw":
+            raise InputError(
+                "--image, --mean, --std and --layout go with a folder of images; the cases are "
+                "a file"
+            )
         return load_cases(path, names)
     from justenough.subjects.images import load_images
 

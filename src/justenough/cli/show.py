@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-console = Console(highlight=False, markup=False, soft_wrap=True)
+console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 @contextmanager
@@ -52,6 +52,15 @@ def limit_text(e: Mapping[str, Any]) -> str:
     return f"{changed}estimate {e['estimate']:.5g}, limit {e['limit']:.5g} {e['unit']}"
 
 
+def number(value: float | None) -> str:
+    """A value in five digits; JSON has no infinity.
+
+    >>> number(None)
+    'not finite'
+    """
+    return "not finite" if value is None else f"{value:.5g}"
+
+
 def clauses(evidence: Sequence[Mapping[str, Any]], alpha: float) -> None:
     """Each clause with its verdict and what was shown of it."""
     for e in evidence:
@@ -62,7 +71,7 @@ def clauses(evidence: Sequence[Mapping[str, Any]], alpha: float) -> None:
         changed = f"{e['changed']} of {e['n']} changed; " if e["changed"] is not None else ""
         side = "at least" if e.get("op", ">=") == ">=" else "at most"
         console.print(
-            f"            {changed}estimate {e['estimate']:.5g}, {side} {e['limit']:.5g} at "
+            f"            {changed}estimate {number(e['estimate'])}, {side} {e['limit']:.5g} at "
             f"{1 - alpha:.4g} confidence ({e['unit']}; {e['method']})"
         )
 
@@ -85,18 +94,20 @@ def found(summary: Mapping[str, Any]) -> None:
         e, r = summary["environment"], summary["result"] or summary["plan"]
         console.print(f"fp32 takes: {duration(r['reference_s'])} a case ({e['threads']} thread"
                       f"{'s'[: e['threads'] > 1]}, batch {e['batch']})")  # fmt: skip
-        console.print(f"Plain int8: {raw['speedup']:.2f}x faster, {raw['verdict']}: "
+        console.print(f"Plain int8: {raw['speedup']:.2f}x as fast as fp32, {raw['verdict']}: "
                       f"{limit_text(raw['clauses'][0])}")  # fmt: skip
     result = summary["result"]
     if result is None:
-        console.print(f"Verdict:    {summary['verdict']}: {summary['reason']}")
+        console.print(
+            f"Verdict:    {summary['verdict']}, nothing cheaper is offered: {summary['reason']}"
+        )
         return
     int8 = sum(c == "int8" for c in result["sites"].values())
     what = f"int8 at {int8} of {len(result['sites'])} sites"
     if result["kind"] == "cascade":
         what += f", {result['deferral']:.2%} of cases answered again by the exact model"
     console.print(
-        f"Found:      {result['kind']}: {what}; {result['speedup']:.2f}x faster "
+        f"Found:      {result['kind']}: {what}; {result['speedup']:.2f}x as fast as fp32 "
         f"({result['low']:.2f} to {result['high']:.2f}), "
         f"{duration(result['candidate_s'])} a case, {size(result['bytes'])}"
     )
@@ -105,8 +116,8 @@ def found(summary: Mapping[str, Any]) -> None:
         if numbers:
             console.print(f"Quality:    {which}: {numbers} on {q['rows']:.0f} labelled rows")
     spent = summary["spent"]
-    console.print(f"Search:     {spent['inferences']:,} full-equivalent inferences, "
-                  f"{spent['seconds']:.0f} s")  # fmt: skip
+    console.print(f"Spent:      {spent['inferences']:,} full-equivalent inferences (rows through "
+                  f"any model), {spent['seconds']:.0f} s")  # fmt: skip
     for note in summary["certificate"]["note"]:
         console.print(f"Note:       {note}")
     console.print(

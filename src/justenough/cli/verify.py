@@ -16,7 +16,6 @@ def run(  # noqa: PLR0913 - one for each option
         Path | None,
         typer.Option("--candidate", help="The certified file. [model.onnx beside it]"),
     ] = None,
-    shares: Annotated[str, typer.Option(help="Shares of the split.")] = "0.15,0.15,0.70",
     keep: options.KeepOption = [],  # noqa: B006 - typer reads it, nobody writes it
     image: options.ImageOption = None,
     mean: options.MeanOption = "",
@@ -24,13 +23,13 @@ def run(  # noqa: PLR0913 - one for each option
     layout: options.LayoutOption = "nchw",
 ) -> None:
     """Run a certificate again: same files, same cases, this machine. Say what differs."""
-    from justenough.cli.compress import shares_of
     from justenough.core.cases import CertificationCases, split
     from justenough.core.certificate import (
         contract_in,
         differences,
         number_in,
         read_certificate,
+        shares_in,
     )
     from justenough.deploy.certify import certify
     from justenough.subjects.onnx_model import OnnxModel, load_proto
@@ -47,7 +46,7 @@ def run(  # noqa: PLR0913 - one for each option
     )
     fresh = CertificationCases(given)
     if given.fingerprint != body["cases"].get("fingerprint"):
-        fresh = split(given, shares_of(shares)).certification
+        fresh = split(given, shares_in(body)).certification
     batch, threads = (number_in(body["runtime"], k) for k in ("batch", "threads"))
     got = certify(reference, candidate, fresh, terms, batch=batch, threads=threads)
     found = differences(body, got)

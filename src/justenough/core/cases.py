@@ -158,7 +158,7 @@ class Split:
 
 def roles(keys: Sequence[str], shares: tuple[float, float, float] = SHARES) -> Array:
     """Per key, 0 for calibration, 1 for search, 2 for certification, by hash of the key."""
-    if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
+    if len(shares) != 3 or not (min(shares) > 0 and abs(sum(shares) - 1) <= 1e-9):
         raise InputError(f"shares {shares} must be three positive numbers that add to 1")
     edges = np.cumsum(shares)[:2]
     place = {key: key_fraction(key) for key in set(keys)}
@@ -264,14 +264,22 @@ def _read_arrays(path: Path, input_names: Sequence[str]) -> dict[str, Array]:
                 )
             with path.open("rb") as f:
                 return {input_names[0]: np.lib.format.read_array(f, allow_pickle=False)}
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as f:
+                if f.read(6) == b"\x93NUMPY":
+                    raise InputError(f"{path.name} is one array named .npz; rename it to .npy")
+            raise ValueError("it is cut short or was not written by numpy.savez")
         with np.load(path, allow_pickle=False) as z:
-            if not isinstance(z, np.lib.npyio.NpzFile):
-                raise InputError(f"{path.name} is one array named .npz; rename it to .npy")
-            return {name: z[name] for name in z.files}
+            arrays = {name: z[name] for name in z.files}
+        for name, value in arrays.items():
+            if not isinstance(value, np.ndarray):
+                raise ValueError(f"{name!r} in it is not an array")
+        return arrays
     except InputError:
         raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError, MemoryError) as e:
-        why = "it holds pickled objects" if "allow_pickle" in str(e) else str(e).split("\n")[0]
+    except Exception as e:  # zipfile, zlib and NumPy have many ways to say that a file is damaged
+        said = (str(e).strip() or type(e).__name__).splitlines()[0]
+        why = "it holds pickled objects" if "Object arrays" in said else said
         raise InputError(
             f"cannot read {path.name}: {why}; save plain numeric arrays with numpy.savez"
         ) from e
@@ -299,3 +307,8 @@ def _check_aside(what: str, value: Array, n: int) -> None:
     if value.dtype.kind not in kinds:
         wanted = "integers" if what == "labels" else "integers or strings"
         raise InputError(f"{what} has type {value.dtype}; give {wanted}")
+    if value.dtype.kind == "U":
+        try:
+            "".join(value.tolist()).encode()
+        except ValueError as e:
+            raise InputError(f"{what} hold what is not text ({e}); give valid Unicode") from e

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from justenough.core.cases import SHARES
 from justenough.core.contract import Contract, parse_clause
 from justenough.core.evidence import Evidence, Verdict
 from justenough.errors import InputError
@@ -119,6 +120,18 @@ def number_in(table: Mapping[str, Any], key: str) -> int:
     return value
 
 
+def shares_in(body: Mapping[str, Any]) -> tuple[float, float, float]:
+    """How the cases of a certificate were split off; the default where it does not say."""
+    value = body["cases"].get("shares") or SHARES
+    if not (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    ):
+        raise InputError(f"the certificate gives shares as {value!r}; three numbers are needed")
+    return float(value[0]), float(value[1]), float(value[2])
+
+
 def contract_in(body: Mapping[str, Any], keep: Sequence[str] = ()) -> Contract:
     """The contract of a certificate's JSON.
 
@@ -138,7 +151,7 @@ def contract_in(body: Mapping[str, Any], keep: Sequence[str] = ()) -> Contract:
             )
         clauses.append(clause)
     alpha, population = body["alpha"], body.get("population", "")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1:
         raise InputError(f"the certificate gives alpha as {alpha!r}; a number is needed")
     return Contract(tuple(clauses), float(alpha), str(population))
 
@@ -153,11 +166,13 @@ def differences(body: Mapping[str, Any], again: Certificate) -> list[str]:
             if was != new:
                 out.append(f"{part} {key}: {_short(was)} in the certificate, {_short(new)} here")
     for old, new in zip(body["clauses"], now["clauses"], strict=True):
-        for key in ("verdict", "estimate", "limit", "n", "changed"):
+        for key in new:
             if old.get(key) != new[key]:
-                out.append(f"{new['clause']}, {key}: {old.get(key)} then, {new[key]} now")
-    if body["verdict"] != now["verdict"]:
-        out.append(f"verdict: {body['verdict']} then, {now['verdict']} now")
+                was = _short(old.get(key))
+                out.append(f"{new['clause']}, {key}: {was} then, {new[key]} now")
+    for key in ("verdict", "justenough"):
+        if body.get(key) != now[key]:
+            out.append(f"{key}: {_short(body.get(key))} then, {now[key]} now")
     return out
 
 
@@ -170,5 +185,5 @@ _COMPARED = {
 
 
 def _short(value: Any) -> str:
-    text = " ".join(value) if isinstance(value, list) else str(value)
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -5,7 +5,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -243,16 +243,37 @@ class Contract:
         gates = (c.gate(outputs) for c in self.clauses)
         return next((g for g in gates if g is not None), None)
 
-    def check(self, outputs: Outputs) -> None:
-        """Raise InputError where a clause does not fit these outputs."""
+    def scaled(self, share: float) -> "Contract":
+        """The contract for a sample of `share` the size: a top k becomes as large a share.
+
+        >>> Contract((Clause("top_k_overlap", 0.9, k=100),)).scaled(0.25).clauses[0].k
+        25
+        """
+        clauses = tuple(
+            replace(c, k=max(1, round((c.k or 1) * share))) if c.metric == "top_k_overlap" else c
+            for c in self.clauses
+        )
+        return replace(self, clauses=clauses) if len(set(clauses)) == len(clauses) else self
+
+    def check(self, outputs: Outputs, labels: Array | None = None) -> None:
+        """Raise InputError where a clause does not fit these outputs and labels."""
         for c in self.clauses:
             c.values(outputs)
+            if c.metric in ("accuracy_drop", "auc_drop") and labels is None:
+                raise InputError(f"{c.metric} needs an array 'labels' in the cases")
             if c.metric in ("top_k_overlap", "spearman", "auc_drop") or c.per == "max":
                 c.score(outputs)
             decides = c.metric in ("decision_stability", "accuracy_drop")
             argmax = decides and not (c.is_score(outputs) or c.is_label(outputs))
             if argmax or c.metric == "top_k_stability":
                 c.check_axis(c.values(outputs))
+            if c.metric == "top_k_stability" and c.k is not None:
+                size = c.values(outputs).shape[c.axis]
+                if c.k >= size:
+                    raise InputError(
+                        f"k={c.k} of {size} values leaves none out, so that nothing could change; "
+                        "give a smaller k"
+                    )
 
 
 def _plain(value: object) -> str:
@@ -291,6 +312,8 @@ def parse_clause(text: str) -> Clause:
     for part in filter(None, (p.strip() for p in (match["args"] or "").split(","))):
         key, equals, value = (p.strip() for p in part.partition("="))
         if equals:
+            if key in entry:
+                raise InputError(f"{match['metric']} is given {key!r} twice")
             entry[key] = value
         else:
             kind = metric_of(match["metric"])
@@ -316,6 +339,8 @@ def clause_of(entry: Mapping[str, Any]) -> Clause:
         )
     values: dict[str, Any] = {}
     for key, value in entry.items():
+        if key in ("k", "eps") and key != kind.argument:
+            raise InputError(f"{metric} does not take {key!r}")
         if key not in ("metric", wanted):
             values[key] = _value(key, value, values)
     return Clause(metric, _number(wanted, entry[wanted]), **values)
@@ -352,6 +377,8 @@ def _number(key: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise InputError(f"{key}={value!r} is not a number") from None
+    except OverflowError:
+        raise InputError(f"{key} is too large a number") from None
     if not math.isfinite(number):
         raise InputError(f"{key}={value!r} must be finite")
     return number
@@ -366,7 +393,7 @@ def load_contract(path: Path) -> Contract:
         raise InputError(f"no contract file at {str(path)!r}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:
+    except (ValueError, OSError, RecursionError) as e:
         raise InputError(f"{path.name} is not TOML: {e}") from e
     for key in table:
         if key not in ("alpha", "population", "keep"):

@@ -19,6 +19,7 @@ from justenough.stats.influence import unit_spread
 
 Array = NDArray[Any]
 Interval = tuple[float, float, float]
+LABELLED = ("accuracy_drop", "auc_drop")
 CLOPPER_PEARSON = "Clopper-Pearson 1934, exact, one-sided"
 BETTING = "betting bound, Waudby-Smith & Ramdas 2024, one-sided"
 
@@ -101,11 +102,13 @@ def _verdict(clause: Clause, limit: float, other: float) -> Verdict:
 
 def _measure(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, int, int | None, str]:
     _check_cut(clause, pairs)
-    if clause.metric in ("accuracy_drop", "auc_drop") and pairs.labels is None:
+    if clause.metric in LABELLED and pairs.labels is None:
         raise InputError(f"{clause.metric} needs an array 'labels' in the cases")
     if clause.metric in _SAMPLE:
         clause, rows = _at_units(clause, pairs)
         with _Refusing():
+            if clause.metric in LABELLED:
+                rows = _labelled(clause, rows)
             interval, method = _SAMPLE[clause.metric](clause, rows, alpha)
         return interval, int(rows.units.max()) + 1, None, method
     losses = unit_losses(clause, pairs)
@@ -252,7 +255,8 @@ def _lost_from_top(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
     if k >= len(ref):
         raise InputError(f"top_k_overlap({k}) needs more than {k} cases, there are {len(ref)}")
     here = ranks.top_weights(ref, k)
-    there = ranks.top_weights(np.where(np.isfinite(cand), cand, -np.inf), k)
+    worst = -np.finfo(np.float64).max
+    there = ranks.top_weights(np.where(np.isfinite(cand), cand, worst), k)
     top = here > 0
     lost = 1 - np.minimum(here, there)[top] / here[top]
     units = np.unique(pairs.units[top], return_inverse=True)[1]
@@ -290,14 +294,18 @@ def _spearman(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, st
     return interval, "influence function, Fisher z, cluster-robust, one-sided"
 
 
-def _labelled(clause: Clause, pairs: Paired) -> tuple[Paired, Array]:
+def _labelled(clause: Clause, pairs: Paired) -> Paired:
+    """The rows that have a label."""
     assert pairs.labels is not None
     keep = pairs.labels.astype(np.int64) >= 0
     if not keep.any():
         raise InputError(f"{clause.metric} needs labels from 0 up; all are negative")
-    rows = pairs.take(keep)
+    return replace(pairs.take(keep), labels=pairs.labels[keep].astype(np.int64))
+
+
+def _known(rows: Paired) -> Array:
     assert rows.labels is not None
-    return rows, rows.labels.astype(np.int64)
+    return rows.labels
 
 
 def positive(clause: Clause, labels: Array) -> NDArray[np.bool_]:
@@ -337,8 +345,8 @@ def correct(clause: Clause, outputs: Outputs, labels: Array) -> NDArray[np.bool_
     return np.asarray(decided == labels) & np.isfinite(y).all(clause.axis)
 
 
-def _accuracy_drop(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, str]:
-    rows, labels = _labelled(clause, pairs)
+def _accuracy_drop(clause: Clause, rows: Paired, alpha: float) -> tuple[Interval, str]:
+    labels = _known(rows)
     if clause.is_score(rows.reference):
         _check_direction(clause, rows.reference, positive(clause, labels))
     was, now = (correct(clause, o, labels) for o in (rows.reference, rows.candidate))
@@ -348,8 +356,8 @@ def _accuracy_drop(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interva
     return (float(drop.mean()), 2 * low - 1, 2 * high - 1), BETTING
 
 
-def _auc_drop(clause: Clause, pairs: Paired, alpha: float) -> tuple[Interval, str]:
-    rows, labels = _labelled(clause, pairs)
+def _auc_drop(clause: Clause, rows: Paired, alpha: float) -> tuple[Interval, str]:
+    labels = _known(rows)
     yes = positive(clause, labels)
     _check_direction(clause, rows.reference, yes)
     ref, cand = clause.score(rows.reference), clause.score(rows.candidate)

@@ -86,7 +86,8 @@ def per_unit(losses: Losses, units: NDArray[np.intp], per: str) -> Losses:
 def largest_of_unit(values: Array, units: NDArray[np.intp]) -> NDArray[np.float64]:
     """Largest of the values (n,) of each unit; not-a-number wins."""
     out = np.full(int(units.max()) + 1, -np.inf)
-    np.maximum.at(out, units, _wide(values))
+    with np.errstate(invalid="ignore"):
+        np.maximum.at(out, units, _wide(values))
     return out
 
 

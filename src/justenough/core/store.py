@@ -16,6 +16,11 @@ from justenough.errors import InputError
 
 Array = NDArray[Any]
 FORMAT = "justenough run 1"
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS records (step TEXT PRIMARY KEY, json TEXT, "
+    "arrays BLOB, seconds REAL, created TEXT DEFAULT CURRENT_TIMESTAMP)"
+)
+_DAMAGED = "is not a run store, or a damaged one"
 
 
 class Store:
@@ -29,18 +34,32 @@ class Store:
         self.path = path
         if identity is None and not path.is_file():
             raise InputError(f"no run store at {str(path)!r}; give the folder of a compress run")
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
-            self._db.execute("PRAGMA journal_mode=WAL")
+            known = self._known()
+            if identity is not None and not known:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute(_TABLE)
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS records (step TEXT PRIMARY KEY, json TEXT, "
-                "arrays BLOB, seconds REAL, created TEXT DEFAULT CURRENT_TIMESTAMP)"
-            )
-        except sqlite3.Error as e:
-            raise InputError(f"{path.name} is not a run store that can be opened: {e}") from e
-        if identity is not None:
-            self._own(dict(identity))
+            if identity is not None:
+                self._own(dict(identity))
+        except (sqlite3.Error, InputError) as e:
+            self._db.close()
+            if isinstance(e, InputError):
+                raise
+            full = "full" in str(e) or "I/O" in str(e)
+            why = f"cannot be written, the disk may be full ({e})" if full else f"{_DAMAGED}: {e}"
+            raise InputError(f"{path.name} {why}") from e
+
+    def _known(self) -> bool:
+        """Whether the file is a run store; raise, with nothing changed, if it is another's."""
+        tables = {t for (t,) in self._db.execute("SELECT name FROM sqlite_master")}
+        if not tables:
+            return False
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(records)")}
+        if not columns >= {"step", "json", "arrays", "seconds", "created"}:
+            raise InputError(f"{self.path.name} is the database of something else")
+        return True
 
     def _own(self, identity: dict[str, str]) -> None:
         mine = self.get("identity")
@@ -56,16 +75,24 @@ class Store:
 
     def get(self, step: str) -> Any:
         """The JSON value recorded for `step`, or None."""
-        row = self._db.execute("SELECT json FROM records WHERE step = ?", (step,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        row = self._row("json", step)
+        return None if row is None else json.loads(row)
 
     def arrays(self, step: str) -> dict[str, Array]:
         """The arrays recorded for `step`, by name."""
-        row = self._db.execute("SELECT arrays FROM records WHERE step = ?", (step,)).fetchone()
-        if row is None or row[0] is None:
+        row = self._row("arrays", step)
+        if row is None:
             raise InputError(f"the run store has no arrays for {step!r}")
-        with np.load(io.BytesIO(row[0]), allow_pickle=False) as z:
+        with np.load(io.BytesIO(row), allow_pickle=False) as z:
             return {k: z[k] for k in z.files}
+
+    def _row(self, column: str, step: str) -> Any:
+        try:
+            found = self._db.execute(f"SELECT {column} FROM records WHERE step = ?", (step,))
+            row = found.fetchone()
+        except sqlite3.Error as e:
+            raise InputError(f"{self.path.name} {_DAMAGED}: {e}") from e
+        return None if row is None else row[0]
 
     def put(
         self,
@@ -74,7 +101,7 @@ class Store:
         arrays: Mapping[str, Array] | None = None,
         seconds: float = 0.0,
     ) -> None:
-        """Record `value` (JSON) and `arrays` for `step` in one transaction."""
+        """Record `value` (JSON) and `arrays` for `step` in one transaction, unless they are."""
         blob = None
         if arrays is not None:
             buffer = io.BytesIO()
@@ -82,13 +109,16 @@ class Store:
             blob = buffer.getvalue()
         try:
             self._db.execute(
-                "INSERT OR REPLACE INTO records (step, json, arrays, seconds) VALUES (?, ?, ?, ?)",
+                "INSERT INTO records (step, json, arrays, seconds) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET json = excluded.json, arrays = excluded.arrays, "
+                "seconds = excluded.seconds, created = CURRENT_TIMESTAMP "
+                "WHERE json IS NOT excluded.json OR arrays IS NOT excluded.arrays",
                 (step, json.dumps(value), blob, seconds),
             )
-        except sqlite3.OperationalError as e:
+        except sqlite3.Error as e:
             raise InputError(
-                f"cannot write {self.path.name} ({e}); free some disk space and call again, "
-                "nothing done so far is lost"
+                f"cannot write {self.path.name} ({e}); if the disk is full, free some space and "
+                "call again, nothing done so far is lost"
             ) from e
 
     def once(self, step: str, compute: Callable[[], Any]) -> Any:

@@ -32,7 +32,7 @@ def seen_mark(parts: Sequence[Cases]) -> dict[str, str]:
 
 def refuse_seen(candidate: Path, cases: Cases) -> None:
     """Raise DataReuseError if `candidate` was made with any of these rows."""
-    model = onnx.load(str(candidate), load_external_data=False)
+    model = onnx.load(str(candidate), format="protobuf", load_external_data=False)
     mark = next((p.value for p in model.metadata_props if p.key == SEEN), None)
     if mark is None:
         return
@@ -126,7 +126,7 @@ def certify(  # noqa: PLR0913 - a verb of the public interface, keywords with de
     rows = ref.check_cases(cases.cases)
     refuse_seen(candidate, rows)
     exact = reference_outputs or ref.run(rows.inputs)
-    contract.check(exact)
+    contract.check(exact, rows.labels)
     evidence = judge(contract, paired(exact, cand.run(cand.check_cases(rows).inputs), rows))
     return Certificate(
         verdict=overall(evidence),

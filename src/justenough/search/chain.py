@@ -184,8 +184,10 @@ def rungs(
             )
     found.sort(key=lambda f: f[0])
     chain = _falling([r for _, r in found], reference_s)
-    for m in sorted(measured, key=lambda m: sum(r.variant == m.name for r in chain)):
-        # A variant costs a pass over the certification cases: it has to be worth one.
+    # A variant costs a pass over the certification cases: it has to be worth one. Without a
+    # margin no threshold of another one takes its place between safe and bold: all stay.
+    cascades = [] if reference is None else measured
+    for m in sorted(cascades, key=lambda m: sum(r.variant == m.name for r in chain)):
         without = _falling([r for _, r in found if r.variant != m.name], reference_s)
         if without and _no_worse(without, chain):
             chain = without

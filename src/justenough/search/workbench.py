@@ -214,7 +214,8 @@ class Workbench:
         try:
             found = site_noise(
                 self.model, self.sites, ranges.table["minmax"], rows, self.gate,
-                output or self.reference.output_names[0], rng=np.random.default_rng(0),
+                output or self.reference.output_names[0], threads=self.threads,
+                rng=np.random.default_rng(0),
             )  # fmt: skip
         except UnsupportedOperator as e:
             return None, f" ({e})", 0

@@ -215,6 +215,7 @@ def site_noise(  # noqa: PLR0913  (a measurement has this many sides)
     *,
     batch: int = 16,
     probes: int = 4,
+    threads: int | None = None,
     rng: np.random.Generator,
 ) -> SiteNoise:
     """Mean squared change of the score by int8 at each site alone, to first order.
@@ -233,6 +234,7 @@ def site_noise(  # noqa: PLR0913  (a measurement has this many sides)
         output: Name of the float output that is scored where there is no gate.
         batch: Rows held at once; a batch size fixed in the graph overrides it.
         probes: Backward passes for each batch without a gate.
+        threads: Threads to use; None leaves PyTorch's setting.
         rng: Draws the signs.
 
     Raises:
@@ -242,6 +244,8 @@ def site_noise(  # noqa: PLR0913  (a measurement has this many sides)
     rows = len(next(iter(inputs.values()), ()))
     if rows == 0:
         raise InputError("there are 0 rows to measure on; give at least 1, better 256")
+    if threads is not None:
+        torch.set_num_threads(threads)
     graph = torch_graph(model)
     scored = gate.output if gate else output
     if scored not in graph.outputs:

@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ from justenough.errors import InputError
 Array = NDArray[Any]
 SITE_OPS = ("Conv", "MatMul", "Gemm")
 OLDEST_OPSET = 13
+MOST_THREADS = 1024
 
 
 def load_proto(path: Path | str) -> onnx.ModelProto:
@@ -35,7 +37,7 @@ def load_proto(path: Path | str) -> onnx.ModelProto:
     if not path.is_file():
         raise InputError(f"no model file at {str(path)!r}; give an .onnx file")
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, OSError, ValueError) as e:
         raise InputError(
             f"{path.name} is not an ONNX file or is cut short ({type(e).__name__}); "
@@ -50,10 +52,15 @@ def load_proto(path: Path | str) -> onnx.ModelProto:
             f"{path.name} uses ONNX opset {opset}; opset {OLDEST_OPSET} or later is needed "
             "(onnx.version_converter.convert_version can raise it)"
         )
+    if opset > onnx.defs.onnx_opset_version():
+        raise InputError(
+            f"{path.name} uses ONNX opset {opset}; onnx {onnx.__version__} knows up to "
+            f"{onnx.defs.onnx_opset_version()}: export with an earlier one or install a newer onnx"
+        )
     try:
         onnx.checker.check_model(model if model.ByteSize() < 2**31 - 1 else str(path))
     except (onnx.checker.ValidationError, ValueError) as e:
-        raise InputError(f"{path.name} is not valid ONNX: {_first_line(e)}") from e
+        raise InputError(f"{path.name} is not valid ONNX: {first_line(e)}") from e
     return model
 
 
@@ -62,49 +69,74 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for a in node.attribute:
-            if a.HasField("t"):
-                yield a.t
-            yield from a.tensors
-            for g in (*((a.g,) if a.HasField("g") else ()), *a.graphs):
-                yield from _tensors(g)
+def _tensors(part: onnx.ModelProto | onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor stored anywhere in a model or a graph."""
+    if isinstance(part, onnx.ModelProto):
+        yield from _tensors(part.graph)
+        nodes = [n for f in part.functions for n in f.node]
+    else:
+        yield from part.initializer
+        yield from _parts_of(part.sparse_initializer)
+        nodes = list(part.node)
+    for a in (a for n in nodes for a in n.attribute):
+        yield from (*((a.t,) if a.HasField("t") else ()), *a.tensors)
+        sparse = (a.sparse_tensor,) if a.HasField("sparse_tensor") else ()
+        yield from _parts_of((*sparse, *a.sparse_tensors))
+        for g in (*((a.g,) if a.HasField("g") else ()), *a.graphs):
+            yield from _tensors(g)
+
+
+def _parts_of(sparse: Iterable[onnx.SparseTensorProto]) -> Iterator[onnx.TensorProto]:
+    for s in sparse:
+        yield from (s.values, s.indices)
 
 
 def _load_weights(model: onnx.ModelProto, path: Path) -> None:
-    folder = path.parent.resolve()
-    for tensor in _tensors(model.graph):
+    for tensor in _tensors(model):
         if not uses_external_data(tensor):
             continue
-        info = ExternalDataInfo(tensor)
-        where = PurePosixPath(info.location)
-        target = (folder / where).resolve()
-        if where.is_absolute() or ".." in where.parts or folder not in target.parents:
-            raise InputError(
-                f"{path.name} keeps weights at {info.location!r}, outside its own folder; "
-                "move them beside the model"
-            )
-        if not target.is_file():
-            raise InputError(f"{path.name} needs the weights file {info.location!r} beside it")
         try:
-            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+            _load_external(tensor, path)
+        except InputError:
+            raise
         except (OSError, ValueError, onnx.checker.ValidationError) as e:
-            raise InputError(f"cannot read weights {info.location!r}: {_first_line(e)}") from e
-        del tensor.external_data[:]
-        tensor.data_location = onnx.TensorProto.DEFAULT
+            where = {x.key: x.value for x in tensor.external_data}
+            raise InputError(
+                f"{path.name} keeps weights at {where}, which cannot be read: {first_line(e)}"
+            ) from e
 
 
-def _first_line(e: Exception) -> str:
-    return (str(e).strip() or type(e).__name__).splitlines()[0][:300]
+def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
+    folder = path.parent.resolve()
+    info = ExternalDataInfo(tensor)
+    where = PurePosixPath(info.location)
+    target = (folder / where).resolve()
+    if where.is_absolute() or ".." in where.parts or folder not in target.parents:
+        raise InputError(
+            f"{path.name} keeps weights at {info.location!r}, outside its own folder; "
+            "move them beside the model"
+        )
+    if not target.is_file():
+        raise InputError(f"{path.name} needs the weights file {info.location!r} beside it")
+    onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+_NOISE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:\s*)?")
+
+
+def first_line(e: Exception) -> str:
+    """What another library's error says, without its own file names."""
+    said = _NOISE.sub("", (str(e).strip() or type(e).__name__).splitlines()[0])
+    return said[:300].strip() or type(e).__name__
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a model file and of the external weights beside it, in name order."""
     h = hashlib.sha256(path.read_bytes())
-    model = onnx.load(str(path), load_external_data=False)
-    names = {ExternalDataInfo(t).location for t in _tensors(model.graph) if uses_external_data(t)}
+    model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    names = {ExternalDataInfo(t).location for t in _tensors(model) if uses_external_data(t)}
     for name in sorted(names):
         with (path.parent / name).open("rb") as f:
             while block := f.read(1 << 20):
@@ -125,7 +157,7 @@ def session(path: Path | str, *, threads: int = 1) -> ort.InferenceSession:
         return ort.InferenceSession(str(path), o, providers=["CPUExecutionProvider"])
     except Exception as e:  # ONNX Runtime raises a type of its own for every failure kind
         raise InputError(
-            f"ONNX Runtime {ort.__version__} cannot load {Path(path).name}: {_first_line(e)}"
+            f"ONNX Runtime {ort.__version__} cannot load {Path(path).name}: {first_line(e)}"
         ) from e
 
 
@@ -142,6 +174,12 @@ class OnnxModel:
     path: Path
     threads: int = 1
     batch: int = 32
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise InputError(f"batch={self.batch} must be 1 or more")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise InputError(f"threads={self.threads} is outside 1 to {MOST_THREADS}")
 
     @property
     def name(self) -> str:
@@ -204,8 +242,13 @@ class OnnxModel:
         try:
             out: list[Array] = self.session.run(None, dict(rows))
         except Exception as e:  # ONNX Runtime raises a type of its own for every failure kind
-            raise InputError(f"{self.name} fails on the cases: {_first_line(e)}") from e
+            raise InputError(f"{self.name} fails on the cases: {first_line(e)}") from e
         for name, value in zip(self.output_names, out, strict=True):
+            if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+                raise InputError(
+                    f"output {name!r} of {self.name} is not a numeric tensor; export the model "
+                    "without it"
+                )
             if value.ndim == 0 or len(value) != n:
                 raise InputError(
                     f"output {name!r} of {self.name} has shape {value.shape} for {n} cases; "
@@ -260,7 +303,8 @@ def _cast(value: Array, onnx_type: str, name: str) -> Array:
     want = np.dtype(NUMPY_TYPES[onnx_type])
     if value.dtype == want:
         return value
-    out = value.astype(want)
+    with np.errstate(all="ignore"):  # what does not fit is an error below, said once
+        out = value.astype(want)
     same_kind = value.dtype.kind == want.kind == "f"
     if (same_kind and np.isfinite(out).all()) or (
         want.kind != "f" and value.dtype.kind in "iub" and np.array_equal(out, value)

@@ -10,6 +10,7 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from justenough.errors import InputError
+from justenough.subjects.onnx_model import first_line
 
 MICROSOFT = "com.microsoft"
 
@@ -35,8 +36,9 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             ort.InferenceSession(str(source), o, providers=["CPUExecutionProvider"])
         except Exception as e:  # ONNX Runtime raises a type of its own for every failure kind
-            why = str(e).strip().splitlines()[0][:300]
-            raise InputError(f"ONNX Runtime {ort.__version__} cannot load the model: {why}") from e
+            raise InputError(
+                f"ONNX Runtime {ort.__version__} cannot load the model: {first_line(e)}"
+            ) from e
         out = onnx.load(str(folded))
     _drop_unused_domains(out)
     _name_nodes(out)

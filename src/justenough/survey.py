@@ -99,6 +99,7 @@ def open_road(  # noqa: PLR0913 - the one place where everything given is checke
         "contract": json.dumps([clauses, contract.alpha, contract.population]),
         "share, batch or thread count": json.dumps([shares, reference.batch, threads]),
         "version of justenough": version("justenough"),
+        "runtime or processor": json.dumps(runtime(threads=threads, batch=reference.batch)),
     }
     store = Store(out / "run.sqlite", identity)
     bench = Workbench(

@@ -133,9 +133,7 @@ def without_sites() -> onnx.ModelProto:
     """A model that has nothing to make cheaper."""
     nodes = [helper.make_node("Softmax", ["x"], ["y"])]
     shape = ["n", CLASSES]
-    return network(
-        nodes, {"x": (TensorProto.FLOAT, shape)}, {"y": (TensorProto.FLOAT, shape)}, {}
-    )
+    return network(nodes, {"x": (TensorProto.FLOAT, shape)}, {"y": (TensorProto.FLOAT, shape)}, {})
 
 
 @dataclass(frozen=True)

@@ -180,9 +180,7 @@ WEIGHTS = FEATURES * 16 * 4
 @pytest.mark.parametrize(
     "location", ["/etc/passwd", "../weights.bin", "a/../../weights.bin", "link.bin", "."]
 )
-def test_weights_outside_the_folder(
-    location: str, given: Given, cli: Cli, tmp_path: Path
-) -> None:
+def test_weights_outside_the_folder(location: str, given: Given, cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(bytes(WEIGHTS))
     model = with_external(tmp_path / "model", location)
     (tmp_path / "model" / "link.bin").symlink_to(tmp_path / "weights.bin")
@@ -282,7 +280,12 @@ def test_outputs_that_are_not_one_row_per_case(given: Given, cli: Cli, tmp_path:
         onnx.save(one_layer("m", node, shape=shape), path)
         args = (path, "--cases", given.cases, "--keep", "snr_db >= 20")
         compress_refused(
-            cli, tmp_path, args, "output 'm'", "one row per case", "shape (64, " if k else "shape ()"
+            cli,
+            tmp_path,
+            args,
+            "output 'm'",
+            "one row per case",
+            "shape (64, " if k else "shape ()",
         )
 
 
@@ -426,9 +429,7 @@ def test_two_inputs_in_one_array(cli: Cli, tmp_path: Path) -> None:
     compress_refused(cli, tmp_path, args, "'a': 9, 'b': 8")
 
 
-def test_certification_cases_that_the_search_has(
-    given: Given, cli: Cli, tmp_path: Path
-) -> None:
+def test_certification_cases_that_the_search_has(given: Given, cli: Cli, tmp_path: Path) -> None:
     args = (*given.args, "--certify-cases", given.cases, *KEEP)
     compress_refused(cli, tmp_path, args, "groups of the certification cases are also among")
 
@@ -565,9 +566,7 @@ def test_nothing_at_all_is_explained(cli: Cli) -> None:
 # Where results go
 
 
-def test_output_folder_that_holds_something_else(
-    given: Given, cli: Cli, tmp_path: Path
-) -> None:
+def test_output_folder_that_holds_something_else(given: Given, cli: Cli, tmp_path: Path) -> None:
     refused(
         cli("compress", *given.args, *KEEP, "-o", tmp_path / "no" / "out"),
         "there is no folder", "to put 'out' in",
@@ -595,7 +594,9 @@ def test_database_of_somebody_else(given: Given, cli: Cli, tmp_path: Path) -> No
         (out / "run.sqlite").unlink(missing_ok=True)
         with sqlite3.connect(out / "run.sqlite") as db:
             db.execute(f"CREATE TABLE {table}")
-            db.execute(f"INSERT INTO {table.split()[0]} ({'step' if k == 2 else 'name'}) VALUES ('x')")
+            db.execute(
+                f"INSERT INTO {table.split()[0]} ({'step' if k == 2 else 'name'}) VALUES ('x')"
+            )
         db.close()
         before = snapshot(tmp_path)
         refused(cli("compress", *given.args, *KEEP, "-o", out), "run.sqlite")
@@ -627,7 +628,9 @@ def test_finished_run_is_never_changed_by_another(
         assert snapshot(out) == before
     refused(cli("compress", *given.args, "--keep", "nonsense", "-o", out), "nonsense")
     pair = (given.model, out / "model.onnx", "--cases", given.cases, *KEEP)
-    refused(cli("certify", *pair, "-o", out / "certificate.json"), "exists; certificates are never")
+    refused(
+        cli("certify", *pair, "-o", out / "certificate.json"), "exists; certificates are never"
+    )
     assert snapshot(out) == before
 
 

@@ -3,7 +3,7 @@
 Synthetic worlds whose true share of changed units is known play the road: calibration and
 thresholds are chosen on search rows by the real functions, candidates are certified in order on
 fresh rows by the real ones. A certificate is false when the true rate of a candidate that held
-exceeds what the contract allows. Beside it, what happens without the rules.
+is not within the contract. Beside it, what happens without the rules.
 """
 
 import math
@@ -23,13 +23,12 @@ from scipy.special import betaln, ndtr
 from justenough.core.cases import (
     CalibrationCases,
     Cases,
-    CertificationCases,
     SearchCases,
     roles,
     split,
     split_apart,
 )
-from justenough.core.contract import Clause, Contract, parse_clause
+from justenough.core.contract import Clause, Contract
 from justenough.core.evidence import Verdict, overall
 from justenough.core.judge import Paired, judge_clause
 from justenough.deploy.certify import certify, fixed_sequence
@@ -385,108 +384,7 @@ def test_what_is_well_within_the_limit_is_certified(world: Callable[[], World]) 
     assert got.issued >= 0.9
 
 
-# Paths to a false certificate, closed
-
-
-SCORES = np.linspace(-1, 1, 400)
-EVERY = np.arange(400)
-
-
-def _verdict(
-    keep: str, reference: Array, candidate: Array, labels: Array | None = None
-) -> Verdict:
-    units = np.arange(len(reference))
-    pairs = Paired({"y": reference}, {"y": candidate}, units, labels)
-    return judge_clause(parse_clause(keep), pairs, ALPHA).verdict
-
-
-@pytest.mark.parametrize("keep", ["decision_stability >= 0.9", "decision_stability(cut=0) >= 0.9"])
-def test_a_candidate_that_is_not_a_number_has_changed(keep: str) -> None:
-    assert _verdict(keep, SCORES, SCORES) is Verdict.HELD
-    assert _verdict(keep, SCORES, np.where(EVERY < 100, np.nan, SCORES)) is Verdict.BROKEN
-
-
-@pytest.mark.parametrize(
-    "keep",
-    [
-        "decision_stability >= 0.9", "top_k_stability(1) >= 0.9", "within_tolerance(9) >= 0.9",
-        "relative_within(9) >= 0.9", "snr_db >= 0", "tests_own:never >= 0.9",
-    ],
-)  # fmt: skip
-def test_no_metric_lets_not_a_number_pass(keep: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = SimpleNamespace(never=lambda reference, _: np.zeros(len(reference)))
-    monkeypatch.setitem(__import__("sys").modules, "tests_own", module)
-    y = np.random.default_rng(1).standard_normal((400, 3))
-    keep = keep.replace(">= 0.9", "<= 0.1") if "own" in keep else keep
-    assert _verdict(keep, y, y + 1e-9) is Verdict.HELD
-    broken = y.copy()
-    broken[:120, 0] = np.nan
-    assert _verdict(keep, y, broken) is Verdict.BROKEN
-
-
-def test_a_probability_without_a_cut_certifies_nothing() -> None:
-    """All above 0, where the default cut is: no decision could change."""
-    p = (SCORES + 2) / 4
-    assert _verdict("decision_stability >= 0.9", p, 1 - p) is Verdict.UNDECIDED
-    assert _verdict("accuracy_drop <= 0.1", p, 1 - p, (p > 0.5) * 1) is Verdict.UNDECIDED
-    assert _verdict("decision_stability(cut=0.5) >= 0.9", p, 1 - p) is Verdict.BROKEN
-
-
-def test_an_output_of_whole_numbers_is_the_decision() -> None:
-    """Class 3 that becomes class 7 is a change, though both are above 0."""
-    y = EVERY % 10
-    assert _verdict("decision_stability >= 0.9", y, y) is Verdict.HELD
-    assert (
-        _verdict("decision_stability >= 0.9", y, np.where(y > 0, y % 9 + 1, 0)) is Verdict.BROKEN
-    )
-    tokens = np.stack([y, y, y], 1)
-    same_place = tokens + 1  # the largest token stays at the same place
-    assert _verdict("decision_stability >= 0.9", tokens, same_place) is Verdict.BROKEN
-    assert _verdict("accuracy_drop <= 0.1", y, (y + 1) % 10, y) is Verdict.BROKEN
-
-
-@pytest.mark.parametrize("column", [0, 1, 2])
-@pytest.mark.parametrize("metric", ["auc_drop(column={})", "accuracy_drop(column={}, cut=0.5)"])
-def test_a_ruined_column_is_a_drop_for_its_own_class(metric: str, column: int) -> None:
-    rng = np.random.default_rng(2)
-    labels = rng.integers(0, 3, 400)
-    y = np.eye(3)[labels] + 0.2 * rng.standard_normal((400, 3))
-    ruined = y.copy()
-    ruined[:, column] = rng.standard_normal(400)
-    keep = metric.format(column) + " <= 0.05"
-    assert _verdict(keep, y, ruined, labels) is Verdict.BROKEN
-    assert _verdict(keep, y, y, labels) is not Verdict.BROKEN
-
-
-@pytest.mark.parametrize("metric", ["auc_drop", "accuracy_drop(cut=0.5)"])
-def test_a_score_against_its_labels_certifies_nothing(metric: str) -> None:
-    """Column 0 of two classes falls where the label is 1: its losses would count as gains."""
-    labels = EVERY % 2
-    y = 1.0 - labels + 0.1 * SCORES
-    keep = f"{metric} <= 0.1"
-    pairs = Paired({"y": y}, {"y": labels + 0.1 * SCORES}, EVERY, labels)
-    evidence = judge_clause(parse_clause(keep), pairs, ALPHA)
-    assert evidence.verdict is Verdict.UNDECIDED
-    assert "its score falls where labels say yes" in evidence.note
-
-
-@pytest.mark.parametrize("lost", [0, 1])
-def test_not_a_number_is_never_a_gain_of_auc(lost: int) -> None:
-    labels = EVERY % 2
-    y = labels + 0.6 * np.random.default_rng(3).standard_normal(400)
-    broken = np.where(labels == lost, np.nan, y)
-    assert _verdict("auc_drop <= 0.1", y, y, labels) is Verdict.HELD
-    assert _verdict("auc_drop <= 0.1", y, broken, labels) is Verdict.BROKEN
-
-
-def test_rows_without_label_say_nothing() -> None:
-    labels = np.where(EVERY < 200, -1, EVERY % 2)
-    y = np.where(EVERY % 2 > 0, 1.0, -1.0) + 0.1 * SCORES
-    wrong_on_unlabelled = np.where(EVERY < 200, -y, y)
-    pairs = Paired({"y": y}, {"y": wrong_on_unlabelled}, EVERY, labels)
-    evidence = judge_clause(parse_clause("accuracy_drop <= 0.1"), pairs, ALPHA)
-    assert evidence.verdict is Verdict.HELD
-    assert evidence.n == 200
+# Bounds that selection leans on (more such paths, closed: tests/unit/test_judge.py)
 
 
 @pytest.mark.slow
@@ -525,15 +423,6 @@ def test_top_k_overlap_is_false_at_most_alpha_of_the_time(rows: int, k: int, noi
         false += judge_clause(clause, pairs, ALPHA).verdict is Verdict.HELD
     _print("top-k", rows, k, truth, false / runs)
     assert false / runs <= _allowance(runs)
-
-
-def test_ties_at_the_edge_of_the_top_are_lost() -> None:
-    """Scores on a coarse grid keep their order and lose the top."""
-    x = np.arange(1000.0)
-    assert _verdict("top_k_overlap(100) >= 0.9", x, x) is Verdict.HELD
-    assert _verdict("top_k_overlap(100) >= 0.9", x, np.minimum(x, 500)) is not Verdict.HELD
-    two = np.tile([3.0, 2.0, 1.0], (400, 1))
-    assert _verdict("top_k_stability(1) >= 0.9", two, np.minimum(two, 2.0)) is Verdict.BROKEN
 
 
 # Cases that somebody searched on
@@ -590,14 +479,14 @@ def test_fresh_cases_share_no_group_and_no_row_with_the_searched() -> None:
         split_apart(_cases(40, groups), _cases(40, None, 100))
     parts = split_apart(_cases(40, groups), _cases(40, groups + 40, 100))
     assert parts.certification.cases.n == 40
-    assert isinstance(parts.certification, CertificationCases)
 
 
-def test_a_row_repeated_under_another_group_is_refused() -> None:
-    x = np.tile(np.arange(50, dtype=np.float32), 2)[:, None]
-    with pytest.raises(DataReuseError, match="repeated in groups to search on"):
-        split(Cases({"x": x}, None, np.arange(100)))
-    split(Cases({"x": x}, None, np.arange(100) % 50))
+def test_a_row_repeated_in_a_group_to_certify_on_is_not_searched_on() -> None:
+    x = np.tile(np.arange(100, dtype=np.float32), 2)[:, None]
+    parts = split(Cases({"x": x}, None, np.arange(200)))
+    seen = {*parts.calibration.cases.digests, *parts.search.cases.digests}
+    assert not seen & set(parts.certification.cases.digests)
+    assert parts.certification.cases.n == (roles([str(k) for k in range(200)]) == 2).sum()
 
 
 def test_repeated_rows_without_groups_count_once() -> None:

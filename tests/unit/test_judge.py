@@ -25,6 +25,7 @@ from justenough.core.judge import (
 from justenough.errors import InputError
 from justenough.stats.bounded import mean_upper
 from justenough.stats.proportion import clopper_pearson_lower, clopper_pearson_upper
+from justenough.stats.ranks import best_spearman_lower
 
 Array = NDArray[Any]
 N = 400
@@ -164,8 +165,11 @@ def test_what_is_correct() -> None:
     assert correct(clause, scores, np.array([1, 1, 1])).tolist() == [True, False, False]
     whole = {"y": np.array([3, 7, 7])}
     assert correct(clause, whole, np.array([3, 3, 7])).tolist() == [True, False, True]
-    with pytest.raises(InputError, match=r"needs one decision per case, got \(3, 4\)"):
+    with pytest.raises(InputError, match=r"may hold its classes along axis 1 or 2; say which"):
         correct(clause, {"y": np.zeros((3, 2, 4))}, np.array([0, 0, 0]))
+    axis_2 = Clause("accuracy_drop", 0.1, axis=2)
+    with pytest.raises(InputError, match=r"needs one decision per case, got \(3, 2\)"):
+        correct(axis_2, {"y": np.zeros((3, 2, 4))}, np.array([0, 0, 0]))
 
 
 def _own(monkeypatch: pytest.MonkeyPatch, loss: Callable[[Array, Array], Any]) -> str:
@@ -235,7 +239,10 @@ def test_what_n_can_show_at_best() -> None:
     own = at_best(parse_clause("a:b <= 0.1"), 299, 0.05)
     assert own == pytest.approx(mean_upper(np.zeros(299), alpha=0.05))
     assert at_best(parse_clause("snr_db >= 30"), 299, 0.05) is None
-    assert at_best(parse_clause("top_k_overlap(5) >= 0.9"), 299, 0.05) is None
+    overlap = at_best(parse_clause("top_k_overlap(5) >= 0.9"), 299, 0.05)
+    assert overlap == pytest.approx(0.05 ** (1 / 5))
+    ranks = at_best(parse_clause("spearman >= 0.9"), 299, 0.05)
+    assert ranks == pytest.approx(best_spearman_lower(299, alpha=0.05))
 
 
 @pytest.mark.parametrize("changed", [0, 1, 3])
@@ -260,3 +267,116 @@ def test_further_units_where_none_would_do() -> None:
     e = _weigh(top.text, x, x)
     assert e.verdict is Verdict.UNDECIDED
     assert further_units(e, top, 0.05) is None
+
+
+# Paths to a false certificate, closed
+
+
+SCORES = np.linspace(-1, 1, 400)
+EVERY = np.arange(400)
+
+
+def _verdict(
+    keep: str, reference: Array, candidate: Array, labels: Array | None = None
+) -> Verdict:
+    units = np.arange(len(reference))
+    pairs = Paired({"y": reference}, {"y": candidate}, units, labels)
+    return judge_clause(parse_clause(keep), pairs, 0.05).verdict
+
+
+@pytest.mark.parametrize("keep", ["decision_stability >= 0.9", "decision_stability(cut=0) >= 0.9"])
+def test_a_candidate_that_is_not_a_number_has_changed(keep: str) -> None:
+    assert _verdict(keep, SCORES, SCORES) is Verdict.HELD
+    assert _verdict(keep, SCORES, np.where(EVERY < 100, np.nan, SCORES)) is Verdict.BROKEN
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        "decision_stability >= 0.9", "top_k_stability(1) >= 0.9", "within_tolerance(9) >= 0.9",
+        "relative_within(9) >= 0.9", "snr_db >= 0", "tests_own:never >= 0.9",
+    ],
+)  # fmt: skip
+def test_no_metric_lets_not_a_number_pass(keep: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(never=lambda reference, _: np.zeros(len(reference)))
+    monkeypatch.setitem(sys.modules, "tests_own", module)
+    y = np.random.default_rng(1).standard_normal((400, 3))
+    keep = keep.replace(">= 0.9", "<= 0.1") if "own" in keep else keep
+    assert _verdict(keep, y, y + 1e-9) is Verdict.HELD
+    broken = y.copy()
+    broken[:120, 0] = np.nan
+    assert _verdict(keep, y, broken) is Verdict.BROKEN
+
+
+def test_a_probability_without_a_cut_certifies_nothing() -> None:
+    """All above 0, where the default cut is: no decision could change."""
+    p = (SCORES + 2) / 4
+    assert _verdict("decision_stability >= 0.9", p, 1 - p) is Verdict.UNDECIDED
+    assert _verdict("accuracy_drop <= 0.1", p, 1 - p, (p > 0.5) * 1) is Verdict.UNDECIDED
+    assert _verdict("decision_stability(cut=0.5) >= 0.9", p, 1 - p) is Verdict.BROKEN
+
+
+def test_an_output_of_whole_numbers_is_the_decision() -> None:
+    """Class 3 that becomes class 7 is a change, though both are above 0."""
+    y = EVERY % 10
+    assert _verdict("decision_stability >= 0.9", y, y) is Verdict.HELD
+    assert (
+        _verdict("decision_stability >= 0.9", y, np.where(y > 0, y % 9 + 1, 0)) is Verdict.BROKEN
+    )
+    tokens = np.stack([y, y, y], 1)
+    same_place = tokens + 1  # the largest token stays at the same place
+    assert _verdict("decision_stability >= 0.9", tokens, same_place) is Verdict.BROKEN
+    assert _verdict("accuracy_drop <= 0.1", y, (y + 1) % 10, y) is Verdict.BROKEN
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+@pytest.mark.parametrize("metric", ["auc_drop(column={})", "accuracy_drop(column={}, cut=0.5)"])
+def test_a_ruined_column_is_a_drop_for_its_own_class(metric: str, column: int) -> None:
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 3, 400)
+    y = np.eye(3)[labels] + 0.2 * rng.standard_normal((400, 3))
+    ruined = y.copy()
+    ruined[:, column] = rng.standard_normal(400)
+    keep = metric.format(column) + " <= 0.05"
+    assert _verdict(keep, y, ruined, labels) is Verdict.BROKEN
+    assert _verdict(keep, y, y, labels) is not Verdict.BROKEN
+
+
+@pytest.mark.parametrize("metric", ["auc_drop", "accuracy_drop(cut=0.5)"])
+def test_a_score_against_its_labels_certifies_nothing(metric: str) -> None:
+    """Column 0 of two classes falls where the label is 1: its losses would count as gains."""
+    labels = EVERY % 2
+    y = 1.0 - labels + 0.1 * SCORES
+    keep = f"{metric} <= 0.1"
+    pairs = Paired({"y": y}, {"y": labels + 0.1 * SCORES}, EVERY, labels)
+    evidence = judge_clause(parse_clause(keep), pairs, 0.05)
+    assert evidence.verdict is Verdict.UNDECIDED
+    assert "its score falls where labels say yes" in evidence.note
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_not_a_number_is_never_a_gain_of_auc(lost: int) -> None:
+    labels = EVERY % 2
+    y = labels + 0.6 * np.random.default_rng(3).standard_normal(400)
+    broken = np.where(labels == lost, np.nan, y)
+    assert _verdict("auc_drop <= 0.1", y, y, labels) is Verdict.HELD
+    assert _verdict("auc_drop <= 0.1", y, broken, labels) is Verdict.BROKEN
+
+
+def test_rows_without_label_say_nothing() -> None:
+    labels = np.where(EVERY < 200, -1, EVERY % 2)
+    y = np.where(EVERY % 2 > 0, 1.0, -1.0) + 0.1 * SCORES
+    wrong_on_unlabelled = np.where(EVERY < 200, -y, y)
+    pairs = Paired({"y": y}, {"y": wrong_on_unlabelled}, EVERY, labels)
+    evidence = judge_clause(parse_clause("accuracy_drop <= 0.1"), pairs, 0.05)
+    assert evidence.verdict is Verdict.HELD
+    assert evidence.n == 200
+
+
+def test_ties_at_the_edge_of_the_top_are_lost() -> None:
+    """Scores on a coarse grid keep their order and lose the top."""
+    x = np.arange(1000.0)
+    assert _verdict("top_k_overlap(100) >= 0.9", x, x) is Verdict.HELD
+    assert _verdict("top_k_overlap(100) >= 0.9", x, np.minimum(x, 500)) is not Verdict.HELD
+    two = np.tile([3.0, 2.0, 1.0], (400, 1))
+    assert _verdict("top_k_stability(1) >= 0.9", two, np.minimum(two, 2.0)) is Verdict.BROKEN

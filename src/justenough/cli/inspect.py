@@ -35,7 +35,8 @@ def run(  # noqa: PLR0913 - one for each option
     total = 0.0
     if cases is not None:
         given = options.cases_of(cases, inputs, image, mean, std, layout)
-        rows = measure.rows_of(subject.check_cases(given).inputs, subject.fixed_batch or batch)
+        rows = subject.check_cases(given).inputs
+        rows = next(measure.batches(rows, subject.fixed_batch or batch))
         names = {n.name: n.name for n in prepared.graph.node}
         nodes = {**{t: n.name for n in prepared.graph.node for t in n.output}, **names}
         with measure.scratch(prepared) as path:

@@ -85,7 +85,7 @@ class Clause:
         eps: Tolerance of `within_tolerance` (unit `eps_unit`) or `relative_within`.
         cut: Decision threshold on a score; None means argmax, or 0 for a single score.
         column: Column of an (n, columns) output that is the score.
-        axis: Class axis.
+        axis: Class axis; None means 1, and has to be said where an output has three axes.
         centred: For `snr_db`, whether the mean output is taken off the signal.
     """
 
@@ -98,7 +98,7 @@ class Clause:
     eps_unit: str = ""
     cut: float | None = None
     column: int | None = None
-    axis: int = 1
+    axis: int | None = None
     centred: bool = True
 
     def __post_init__(self) -> None:
@@ -188,11 +188,22 @@ class Clause:
         """Whether the output is the decision itself: whole numbers without a cut."""
         return self.cut is None and self.values(outputs).dtype.kind in "iub"
 
+    @property
+    def class_axis(self) -> int:
+        """The axis that holds the classes."""
+        return 1 if self.axis is None else self.axis
+
     def check_axis(self, y: Array) -> None:
         """Raise InputError unless `axis` is an axis of `y` (n, ...) other than that of cases."""
-        if not (1 <= self.axis < y.ndim or -y.ndim < self.axis < 0):
+        if self.axis is None and y.ndim == 3:
             raise InputError(
-                f"axis={self.axis} is not a class axis of an output of shape {y.shape}; "
+                f"an output of shape {y.shape} may hold its classes along axis 1 or 2; say which: "
+                f"{self.metric}(axis=2)"
+            )
+        axis = self.class_axis
+        if not (1 <= axis < y.ndim or -y.ndim < axis < 0):
+            raise InputError(
+                f"axis={axis} is not a class axis of an output of shape {y.shape}; "
                 f"{self.metric} needs one"
             )
 
@@ -200,7 +211,7 @@ class Clause:
         """The margin that a cascade can defer by, with threshold 0; None if there is none."""
         name = self.output or next(iter(outputs))
         if self.metric == "top_k_stability":
-            return Gate(name, "top_k", k=self.k or 1, axis=self.axis)
+            return Gate(name, "top_k", k=self.k or 1, axis=self.class_axis)
         if self.metric == "top_k_overlap":
             top = np.sort(self.score(outputs))[::-1]
             rank = min(self.k or 1, len(top) - 1)
@@ -212,7 +223,7 @@ class Clause:
             return None
         if self.is_score(outputs):
             return Gate(name, "cut", cut=self.cut or 0.0, column=self.column)
-        return Gate(name, "top_k", axis=self.axis)
+        return Gate(name, "top_k", axis=self.class_axis)
 
 
 @dataclass(frozen=True)
@@ -268,7 +279,7 @@ class Contract:
             if argmax or c.metric == "top_k_stability":
                 c.check_axis(c.values(outputs))
             if c.metric == "top_k_stability" and c.k is not None:
-                size = c.values(outputs).shape[c.axis]
+                size = c.values(outputs).shape[c.class_axis]
                 if c.k >= size:
                     raise InputError(
                         f"k={c.k} of {size} values leaves none out, so that nothing could change; "

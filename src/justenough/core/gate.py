@@ -48,7 +48,8 @@ class Gate:
         if y.shape[-1] <= self.k:
             return np.full(len(y), np.inf, np.float32)
         top = np.partition(y, (-self.k - 1, -self.k), axis=-1)
-        return _row_min(top[..., -self.k] - top[..., -self.k - 1])
+        gap = top[..., -self.k] - top[..., -self.k - 1]
+        return _row_min(np.where(np.isnan(y).any(-1), np.float32(np.nan), gap))
 
     def signed(self, reference: Mapping[str, Array], outputs: Mapping[str, Array]) -> Array:
         """Per row (n,), the margin by which `outputs` keep the decision of `reference`.

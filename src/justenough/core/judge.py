@@ -65,8 +65,19 @@ class Paired:
 
 
 def judge(contract: Contract, pairs: Paired) -> tuple[Evidence, ...]:
-    """Evidence for each clause, each at the contract's alpha."""
-    return tuple(judge_clause(c, pairs, contract.alpha) for c in contract.clauses)
+    """Evidence for each clause, each at the contract's alpha.
+
+    All must hold, so that HELD needs no correction; one BROKEN clause breaks the contract, so
+    that BROKEN is said only if it stands at alpha over the number of clauses (Bonferroni).
+    """
+    found = []
+    for clause in contract.clauses:
+        e = judge_clause(clause, pairs, contract.alpha)
+        if e.verdict is Verdict.BROKEN and len(contract.clauses) > 1:
+            strict = judge_clause(clause, pairs, contract.alpha / len(contract.clauses))
+            e = replace(e, verdict=strict.verdict)
+        found.append(e)
+    return tuple(found)
 
 
 def judge_clause(clause: Clause, pairs: Paired, alpha: float) -> Evidence:
@@ -183,10 +194,10 @@ def row_losses(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
         if clause.is_score(pairs.reference):
             return metrics.cut_changed(ref, cand, clause.cut or 0.0)
         clause.check_axis(ref)
-        return metrics.argmax_changed(ref, cand, clause.axis)
+        return metrics.argmax_changed(ref, cand, clause.class_axis)
     if clause.metric == "top_k_stability":
         clause.check_axis(ref)
-        return metrics.top_k_changed(ref, cand, clause.k or 1, clause.axis)
+        return metrics.top_k_changed(ref, cand, clause.k or 1, clause.class_axis)
     if clause.metric == "within_tolerance":
         return metrics.moved(ref, cand, clause.eps or 0.0)
     return metrics.moved_relatively(ref, cand, clause.eps or 0.0)
@@ -339,10 +350,10 @@ def correct(clause: Clause, outputs: Outputs, labels: Array) -> NDArray[np.bool_
         yes = y > (clause.cut or 0.0)
         return np.asarray((yes == positive(clause, labels)) & np.isfinite(y))
     clause.check_axis(y)
-    decided = y.argmax(clause.axis)
+    decided = y.argmax(clause.class_axis)
     if decided.shape != labels.shape:
         raise InputError(f"{clause.metric} needs one decision per case, got {decided.shape}")
-    return np.asarray(decided == labels) & np.isfinite(y).all(clause.axis)
+    return np.asarray(decided == labels) & np.isfinite(y).all(clause.class_axis)
 
 
 def _accuracy_drop(clause: Clause, rows: Paired, alpha: float) -> tuple[Interval, str]:
@@ -381,8 +392,12 @@ def at_best(clause: Clause, n_units: int, alpha: float) -> float | None:
     >>> round(at_best(Clause("decision_stability", 0.995), 612, 0.05), 5)
     0.99512
     """
-    if clause.metric in _SAMPLE or clause.metric == "top_k_overlap":
+    if clause.metric == "spearman":
+        return ranks.best_spearman_lower(n_units, alpha=alpha)
+    if clause.metric in _SAMPLE:
         return None
+    if clause.metric == "top_k_overlap":
+        n_units = min(n_units, clause.k or 1)
     (_, loss), _ = _loss_limits(clause, np.zeros(n_units), alpha)
     return 1 - loss if clause.kind.at_least else loss
 

@@ -432,7 +432,7 @@ def _unsure(draft: _Draft, gate: Gate, output: str, face: _Face) -> str:
     draft.nodes.append(oh.make_node("Split", [top, sizes_at], parts[first:], axis=gate.axis))
     sure = draft.add("Greater", draft.add("Sub", last, rest), face.threshold)
     nans = draft.add("ReduceSum", draft.add("Cast", nan, to=TensorProto.INT32), axis)
-    few = draft.add("Less", nans, draft.constant(np.array(gate.k, np.int32)))
+    few = draft.add("Less", nans, draft.constant(np.array(1, np.int32)))
     return draft.add("Not", draft.add("And", sure, few))
 
 

@@ -61,8 +61,6 @@ def race(
         seconds: Wall time to spend, at least three passes whatever it says.
         passes: Batches of the rows to use, evenly spaced over them.
     """
-    n = len(next(iter(inputs.values())))
-    batch = min(batch, n)
     feeds = list(batches(inputs, batch))
     feeds = [feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, passes).astype(int))]
     live = [session(p, threads=threads) for p in (reference, *candidates.values())]
@@ -95,13 +93,16 @@ def race(
 def call_cost(
     path: Path, inputs: Mapping[str, Array], *, batch: int, threads: int
 ) -> list[tuple[int, float]]:
-    """Median seconds of one call for 1, 2, 4, ... `batch` rows, as (rows, seconds)."""
+    """Median seconds of one call for 1, 2, 4, ... `batch` rows, as (rows, seconds).
+
+    A graph whose batch is fixed is called with that one only.
+    """
     run = session(path, threads=threads)
-    n = len(next(iter(inputs.values())))
+    fixed = any(isinstance(size, int) for i in run.get_inputs() for size in i.shape[:1])
     out = []
-    rows = 1
-    while rows <= min(batch, n):
-        feed = {k: v[:rows] for k, v in inputs.items()}
+    rows = batch if fixed else 1
+    while rows <= batch:
+        feed = next(batches(inputs, rows))
         run.run(None, feed)
         times = []
         for _ in range(5):

@@ -58,9 +58,14 @@ def scratch(model: onnx.ModelProto, name: str = "model.onnx") -> Iterator[Path]:
 
 
 def batches(inputs: Inputs, size: int) -> Iterator[dict[str, Array]]:
-    """Rows of `inputs` in order, `size` at a time; a short rest is left out if there is more."""
+    """Rows of `inputs` in order, `size` at a time, a short rest left out.
+
+    Fewer rows than `size` are repeated to fill one batch: a graph may have its batch fixed.
+    """
     n = len(next(iter(inputs.values())))
-    for i in range(0, max(n - size + 1, 1), size):
+    if n < size:
+        yield {k: v[np.arange(size) % n] for k, v in inputs.items()}
+    for i in range(0, n - size + 1, size):
         yield {k: v[i : i + size] for k, v in inputs.items()}
 
 

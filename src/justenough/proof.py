@@ -260,12 +260,13 @@ def nothing_held(road: Road, found: list[tuple[str, tuple[Evidence, ...]]]) -> d
             continue
         reason = f"the safest candidate did not hold {e.clause}: {stated(e)}"
         more = further_units(e, clause, road.contract.alpha)
-        if verdict is Verdict.UNDECIDED:
-            reason += (
-                f"; about {more} more certification units at this rate could show it"
-                if more
-                else "; at this rate no number of cases would show it"
-            )
+        sign = 1 if clause.kind.at_least else -1
+        if verdict is Verdict.UNDECIDED and more:
+            reason += f"; about {more} more certification units at this rate could show it"
+        elif verdict is Verdict.UNDECIDED and sign * e.estimate >= sign * clause.bound:
+            reason += "; the estimate is within the bound, more cases could show it"
+        elif verdict is Verdict.UNDECIDED:
+            reason += "; at this rate no number of cases would show it"
         return nothing(verdict, reason)
     return nothing(verdict, "")
 

@@ -18,7 +18,7 @@ from justenough.core.evidence import Verdict
 from justenough.core.judge import at_best, judge
 from justenough.core.store import Store
 from justenough.core.subject import Variant, centred_power
-from justenough.deploy import clock
+from justenough.deploy import clock, export
 from justenough.deploy.certify import paired, stored_bytes
 from justenough.deploy.environment import runtime
 from justenough.errors import InputError
@@ -213,6 +213,8 @@ def measure_variants(road: Road) -> dict[str, Any]:
         predicted[key(v)] = {"predicted_s": p.seconds / bench.batch, "predicted_noise": p.noise}
     road.progress("build and time", 0.0)
     files = {name: bench.file(v) for name, v in variants.items()}
+    if bench.gate is not None:
+        files["gate"] = idle_cascade(road, files[key(everything)])
     times = race(road, "race", files, seconds=4.0, passes=2)
     built = {}
     for k, (name, v) in enumerate(variants.items()):
@@ -233,6 +235,9 @@ def measure_variants(road: Road) -> dict[str, Any]:
         "sensitivity": sensitivity,
         "signal": centred_power(bench.raw_score(bench.outputs)),
         "all_int8": key(everything),
+        "gate_s": max(times["gate"]["candidate_s"] - times[key(everything)]["candidate_s"], 0.0)
+        if bench.gate is not None
+        else 0.0,
         "variants": built,
         "call_cost": road.store.once(
             "call cost",
@@ -242,6 +247,15 @@ def measure_variants(road: Road) -> dict[str, Any]:
             ),
         ),
     }  # fmt: skip
+
+
+def idle_cascade(road: Road, fast: Path) -> Path:
+    """A cascade of `fast` that defers nothing, to time what its gate costs."""
+    path = road.bench.folder / "gate.onnx"
+    if not path.is_file() and road.bench.gate is not None:
+        never = replace(road.bench.gate, threshold=-1.0)
+        export.write_model(fast, road.reference.path, never, path, {})
+    return path
 
 
 def answers_on(cases: Cases, reference: OnnxModel, contract: Contract) -> dict[str, Array]:
@@ -281,9 +295,9 @@ def make_plan(road: Road, measured: Mapping[str, Any]) -> dict[str, Any]:
         (k0, t0), (k1, t1) = calls[0], calls[-1]
         per_row = (t1 - t0) / (k1 - k0) if k1 > k0 else t1 / k1
         if road.reference.fixed_batch and road.reference.fixed_batch > 1:
-            cost = DeferralCost(t1, 0.0, bench.batch)
+            cost = DeferralCost(t1, 0.0, bench.batch, measured["gate_s"])
         else:
-            cost = DeferralCost(max(t0 - per_row, 0.0), per_row, bench.batch)
+            cost = DeferralCost(max(t0 - per_row, 0.0), per_row, bench.batch, measured["gate_s"])
         entries = measured["variants"]
         race_s = next(iter(entries.values()))["reference_s"]
         order = rungs(

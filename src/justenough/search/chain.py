@@ -98,16 +98,18 @@ class DeferralCost:
 
     Attributes:
         batch: Rows of a call.
+        gate: Seconds per case that looking at the margins takes, deferred or not.
     """
 
     fixed: float
     per_row: float
     batch: int
+    gate: float = 0.0
 
     def per_case(self, deferral: float) -> float:
         """Expected seconds per case when rows are deferred independently."""
         some = 1 - (1 - deferral) ** self.batch
-        return some * self.fixed / self.batch + deferral * self.per_row
+        return self.gate + some * self.fixed / self.batch + deferral * self.per_row
 
 
 def predicted_risk(reference: Array, kept: Array, threshold: float) -> float:
@@ -200,7 +202,8 @@ def _falling(order: Sequence[Rung], reference_s: float) -> list[Rung]:
     out: list[Rung] = []
     best = reference_s
     for rung in order:
-        if rung.seconds < best * 0.995:
+        # A plain variant needs no file and no pass of its own: it may win by any margin.
+        if rung.seconds < best * (1.0 if rung.threshold is None else 0.995):
             out.append(rung)
             best = rung.seconds
     return out

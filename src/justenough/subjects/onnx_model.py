@@ -380,5 +380,7 @@ def _multiply_adds(
     if node.op_type == "Conv":
         return positions * int(np.prod(shapes.get(node.input[1], (0, 0))[1:], dtype=np.int64))
     left, right = (shapes.get(t, ()) for t in node.input[:2])
+    if not out and len(right) == 2:
+        positions = right[-1]  # of unknown shape: a row per case, as in a tabular network
     inner = left[-1] if left and left[-1] else right[-2] if len(right) > 1 else 0
     return positions * inner

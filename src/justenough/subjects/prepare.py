@@ -45,8 +45,33 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     # Before fusing: shape inference does not know the fused nodes.
     if out.ByteSize() < 2**31 - 1:
         out = onnx.shape_inference.infer_shapes(out)
+        _declare_types(out)
     fuse_activations(out)
     return out
+
+
+def _declare_types(model: onnx.ModelProto) -> None:
+    """Declare tensors behind operators of other domains, as ONNX Runtime types them.
+
+    ONNX infers nothing behind such an operator, and the quantizer skips what has no type.
+    """
+    known = {v.name for v in (*model.graph.value_info, *model.graph.input, *model.graph.output)}
+    missing = [t for n in model.graph.node for t in n.output if t and t not in known]
+    if not missing:
+        return
+    asked = onnx.ModelProto()
+    asked.CopyFrom(model)
+    for t in missing:
+        asked.graph.output.add().name = t
+    o = ort.SessionOptions()
+    o.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    o.log_severity_level = 4
+    told = ort.InferenceSession(asked.SerializeToString(), o, providers=["CPUExecutionProvider"])
+    types = {t.name: t.type for t in told.get_outputs()}
+    for t in missing:
+        if types[t] == "tensor(float)":
+            info = helper.make_tensor_value_info(t, onnx.TensorProto.FLOAT, None)
+            model.graph.value_info.append(info)
 
 
 def _drop_unused_domains(model: onnx.ModelProto) -> None:

@@ -1,0 +1,180 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper as nh
+from onnx.parser import parse_model
+
+from justenough.core.subject import Site, Variant
+from justenough.errors import InputError
+from justenough.subjects.measure import all_int8, calibrate
+from justenough.subjects.onnx_model import OnnxModel, find_sites
+from justenough.subjects.prepare import prepare
+from justenough.subjects.quantize import (
+    CALIBRATIONS,
+    Ranges,
+    find_ranges,
+    followers,
+    int8_nodes,
+    least_error_range,
+    observed_tensors,
+    with_outputs,
+    write_variant,
+)
+
+Array = NDArray[Any]
+RNG = np.random.default_rng(0)
+X: Array = RNG.normal(size=(200, 16)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    """Three products with a Relu and an addition between."""
+    body = """
+        a = MatMul(x, w1)
+        b = Relu(a)
+        c = MatMul(b, w2)
+        d = Add(c, b)
+        y = MatMul(d, w3)
+    """
+    made = parse_model(
+        f'<ir_version: 8, opset_import: ["": 17]> g (float[n,16] x) => (float[n,4] y) {{ {body} }}'
+    )
+    rng = np.random.default_rng(1)
+    for k, shape in (("w1", (16, 32)), ("w2", (32, 32)), ("w3", (32, 4))):
+        w = rng.normal(0, shape[0] ** -0.5, shape).astype(np.float32)
+        made.graph.initializer.append(nh.from_array(w, k))
+    for node in made.graph.node:
+        node.name = node.output[0]
+    return prepare(made)
+
+
+@pytest.fixture(scope="module")
+def sites(model: onnx.ModelProto) -> tuple[Site, ...]:
+    return find_sites(model)
+
+
+@pytest.fixture(scope="module")
+def ranges(model: onnx.ModelProto, sites: tuple[Site, ...]) -> Ranges:
+    return calibrate(model, sites, {"x": X}, batch=32, threads=1).ranges
+
+
+def kinds(path: Path) -> list[str]:
+    return [n.op_type for n in onnx.load(path).graph.node]
+
+
+def test_followers_need_all_their_data_in_int8(model: onnx.ModelProto) -> None:
+    assert followers(model, {"a"}) == {"b"}
+    assert followers(model, {"c"}) == set()
+    assert followers(model, {"a", "c"}) == {"b", "d"}
+
+
+def test_nodes_of_a_variant(model: onnx.ModelProto, sites: tuple[Site, ...]) -> None:
+    assert int8_nodes(model, sites, Variant()) == set()
+    assert int8_nodes(model, sites, Variant.of({"a": "int8"})) == {"a", "b"}
+    assert int8_nodes(model, sites, all_int8(sites)) == {"a", "b", "c", "d", "y"}
+    assert set(observed_tensors(model, sites)) == {"x", "a", "b", "c", "d", "y"}
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_every_variant_runs_and_is_close(
+    model: onnx.ModelProto,
+    sites: tuple[Site, ...],
+    ranges: Ranges,
+    calibration: str,
+    tmp_path: Path,
+) -> None:
+    onnx.save(model, tmp_path / "exact.onnx")
+    exact = OnnxModel(tmp_path / "exact.onnx").run({"x": X})["y"]
+    noise = {}
+    for picks in ((), ("a",), ("y",), ("a", "c", "y")):
+        path = tmp_path / f"{len(picks)}{picks[:1]}.onnx"
+        variant = Variant.of(dict.fromkeys(picks, "int8"), calibration)
+        write_variant(model, sites, variant, ranges, path)
+        onnx.checker.check_model(str(path))
+        got = OnnxModel(path).run({"x": X})["y"]
+        noise[picks] = float(((got - exact) ** 2).mean() / (exact**2).mean())
+    assert noise[()] == 0
+    assert 0 < noise[("a",)] < 1e-2
+    assert 0 < noise[("a", "c", "y")] < 3e-2
+
+
+def test_outputs_stay_float(
+    model: onnx.ModelProto, sites: tuple[Site, ...], ranges: Ranges, tmp_path: Path
+) -> None:
+    """256 levels of a score tie; the last product must give more than that."""
+    path = tmp_path / "all.onnx"
+    write_variant(model, sites, all_int8(sites), ranges, path)
+    graph = onnx.load(path).graph
+    made = {t: n.op_type for n in graph.node for t in n.output}
+    assert made["y"] == "MatMul"
+    many = RNG.normal(size=(2000, 16)).astype(np.float32)
+    assert len(np.unique(OnnxModel(path).run({"x": many})["y"][:, 0])) > 1000
+    stored = {i.name: i for i in graph.initializer}
+    used = {t for n in graph.node for t in n.input}
+    assert set(stored) <= used, "no constant is left behind"
+    assert sum(i.data_type == onnx.TensorProto.INT8 and len(i.dims) == 2 for i in stored.values())
+
+
+def test_weights_are_symmetric_per_channel_and_activations_not(
+    model: onnx.ModelProto, sites: tuple[Site, ...], ranges: Ranges, tmp_path: Path
+) -> None:
+    path = tmp_path / "all.onnx"
+    write_variant(model, sites, all_int8(sites), ranges, path)
+    stored = {i.name: nh.to_array(i) for i in onnx.load(path).graph.initializer}
+    scale, zero = stored["w1_scale"], stored["w1_zero_point"]
+    assert scale.shape == (32,) and not zero.any() and zero.dtype == np.int8
+    assert stored["x_scale"].shape == () and stored["x_zero_point"].dtype == np.uint8
+
+
+def test_writing_twice_gives_the_same_bytes(
+    model: onnx.ModelProto, sites: tuple[Site, ...], ranges: Ranges, tmp_path: Path
+) -> None:
+    for name in ("1", "2"):
+        write_variant(model, sites, all_int8(sites), ranges, tmp_path / name)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_the_model_is_not_changed(
+    model: onnx.ModelProto, sites: tuple[Site, ...], ranges: Ranges, tmp_path: Path
+) -> None:
+    before = model.SerializeToString(deterministic=True)
+    write_variant(model, sites, all_int8(sites), ranges, tmp_path / "v.onnx")
+    assert with_outputs(model, ["a", "y"]).graph.output[-1].name == "a"
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_unknown_calibration(
+    model: onnx.ModelProto, sites: tuple[Site, ...], ranges: Ranges, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="unknown calibration 'best'; known: .*minmax"):
+        write_variant(model, sites, Variant((), "best"), ranges, tmp_path / "v.onnx")
+
+
+def test_ranges_hold_zero_and_lie_within_each_other() -> None:
+    values = RNG.normal(3, 1, 5000).astype(np.float32)
+    values[0] = 40
+    found = find_ranges({"t": (float(values.min()), 40.0, values)}).table
+    low, high = found["minmax"]["t"]
+    assert low <= 0 and high == 40
+    for method in CALIBRATIONS:
+        assert low <= found[method]["t"][0] <= 0 < found[method]["t"][1] <= high
+    assert found["percentile"]["t"][1] < 40
+
+
+def test_ranges_read_back() -> None:
+    values = RNG.normal(size=100).astype(np.float32)
+    ranges = find_ranges({"b": (-3.0, 3.0, values), "a": (0.0, 1.0, values)})
+    assert Ranges.from_arrays(ranges.to_arrays()) == ranges
+
+
+def test_clipping_pays_only_where_the_tail_is_long() -> None:
+    uniform = np.linspace(-1, 1, 2001).astype(np.float32)
+    assert least_error_range(-1.0, 1.0, uniform) == (-1.0, 1.0)
+    tailed = np.concatenate([RNG.normal(size=20_000), [30.0]]).astype(np.float32)
+    assert least_error_range(-30.0, 30.0, tailed)[1] < 30
+    constant = np.zeros(10, np.float32)
+    assert least_error_range(0.0, 0.0, constant) == (0.0, 0.0)

@@ -13,7 +13,7 @@ from justenough.core.cases import CertificationCases
 from justenough.core.certificate import evidence_json
 from justenough.core.evidence import Evidence, Verdict, overall
 from justenough.core.gate import Gate
-from justenough.core.judge import Paired, further_units, judge
+from justenough.core.judge import Paired, judge, prospects
 from justenough.core.quality import quality
 from justenough.core.subject import Variant
 from justenough.deploy import export
@@ -129,12 +129,16 @@ def deploy(
 def deployed_file(road: Road, rung: Rung, fresh: Fresh, gate: Gate | None) -> Path:
     """The one ONNX file of a rung, written when it is not there yet."""
     path = road.bench.folder / f"{_name(rung)}.onnx"
+    write_deployed(road, fresh.variants[rung.variant], gate_of(rung, gate), path)
+    return path
+
+
+def write_deployed(road: Road, variant: Variant, gate: Gate | None, path: Path) -> None:
+    """Write the file of a variant, with a gate its cascade, when it is not there yet."""
     if not path.is_file():
-        fast = road.bench.file(fresh.variants[rung.variant])
         parts = (road.parts.calibration.cases, road.parts.search.cases)
         mark = {**seen_mark(parts), "justenough.plan": road.store.get("plan")["sha256"]}
-        export.write_model(fast, road.reference.path, gate_of(rung, gate), path, mark)
-    return path
+        export.write_model(road.bench.file(variant), road.reference.path, gate, path, mark)
 
 
 def _name(rung: Rung) -> str:
@@ -259,14 +263,8 @@ def nothing_held(road: Road, found: list[tuple[str, tuple[Evidence, ...]]]) -> d
         if e.verdict is Verdict.HELD:
             continue
         reason = f"the safest candidate did not hold {e.clause}: {stated(e)}"
-        more = further_units(e, clause, road.contract.alpha)
-        sign = 1 if clause.kind.at_least else -1
-        if verdict is Verdict.UNDECIDED and more:
-            reason += f"; about {more} more certification units at this rate could show it"
-        elif verdict is Verdict.UNDECIDED and sign * e.estimate >= sign * clause.bound:
-            reason += "; the estimate is within the bound, more cases could show it"
-        elif verdict is Verdict.UNDECIDED:
-            reason += "; at this rate no number of cases would show it"
+        if verdict is Verdict.UNDECIDED:
+            reason += f"; {prospects(e, clause, road.contract.alpha)}"
         return nothing(verdict, reason)
     return nothing(verdict, "")
 

@@ -69,8 +69,8 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 
 def network(
     nodes: Sequence[onnx.NodeProto],
-    inputs: Mapping[str, tuple[int, Sequence[int | str]]],
-    outputs: Mapping[str, tuple[int, Sequence[int | str] | None]],
+    inputs: Mapping[str, tuple[int, Any]],
+    outputs: Mapping[str, tuple[int, Any]],
     weights: Mapping[str, Array],
     opset: int = 17,
 ) -> onnx.ModelProto:

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
-
 from small_world import (
     CLASSES,
     FEATURES,
@@ -163,7 +162,7 @@ def test_other_formats_are_not_guessed_from_the_name(
 # Weights outside the model's folder
 
 
-def with_external(folder: Path, location: str, **where: int) -> Path:
+def with_external(folder: Path, location: str, **where: Any) -> Path:
     model = mlp(hidden=16)
     tensor = model.graph.initializer[0]
     set_external_data(tensor, location, **where)
@@ -260,7 +259,7 @@ def one_layer(
     output: str,
     *nodes: onnx.NodeProto,
     kind: int = TensorProto.FLOAT,
-    shape: tuple[object, ...] = ("n", FEATURES),
+    shape: Sequence[str | int] = ("n", FEATURES),
 ) -> Any:
     """A model x (n, 64) to `output`, without a check."""
     graph = helper.make_graph(
@@ -342,7 +341,7 @@ ARRAYS: list[tuple[str, Mapping[str, Array], tuple[str, ...]]] = [
     ("one too many", {"x": X, "y": X}, ("missing []", "unknown ['y']")),
     ("shape", {"x": X[:, :5]}, ("input 'x'", "['any', 64]", "[12, 5]")),
     ("rank", {"x": X[:, :, None]}, ("input 'x'", "['any', 64]", "[12, 64, 1]")),
-    ("number", {"x": np.float32(3)}, ("input 'x' is a single number",)),
+    ("number", {"x": np.array(3, np.float32)}, ("input 'x' is a single number",)),
     ("integers", {"x": X.astype(np.int64)}, ("'x' takes float32", "give int64")),
     ("complex", {"x": X.astype(np.complex64)}, ("input 'x' has type complex64",)),
     ("words", {"x": np.full(X.shape, "a")}, ("input 'x' has type <U1",)),
@@ -619,8 +618,8 @@ def test_finished_run_is_never_changed_by_another(
         ((*given.args, *loose), "contract"),
         ((*given.args, *KEEP, "--alpha", "0.01"), "contract"),
         ((*given.args, *KEEP, "--population", "men"), "contract"),
-        ((*given.args, *KEEP, "--batch", "8"), "option"),
-        ((*given.args, *KEEP, "--shares", "0.2,0.2,0.6"), "option"),
+        ((*given.args, *KEEP, "--batch", "8"), "batch"),
+        ((*given.args, *KEEP, "--shares", "0.2,0.2,0.6"), "share"),
         ((given.model, "--cases", tmp_path / "other.npz", *KEEP), "cases"),
         ((tmp_path / "other.onnx", "--cases", given.cases, *KEEP), "model"),
     ):
@@ -690,8 +689,8 @@ def test_certificate_that_was_tampered_with(
         check(edited("runtime/threads", bad), "threads")
     for bad in (0, -1, "8", 1.5, None, True):
         check(edited("runtime/batch", bad), "batch")
-    for bad in ("../../../etc/passwd", "/etc/passwd", "..", "a\0b", 7, ["x"]):
-        check(edited("candidate/file", bad), "no model file at", str(tmp_path))
+    for name in ("../../../etc/passwd", "/etc/passwd", "..", "a\0b", 7, ["x"]):
+        check(edited("candidate/file", name), "no model file at", str(tmp_path))
 
 
 # What a file says is never believed by the page that shows it

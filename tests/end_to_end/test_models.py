@@ -94,7 +94,7 @@ def test_fewer_cases_than_the_fixed_batch(cli: Cli, tmp_path: Path) -> None:
     model = mlp(batch=64, hidden=64)
     got = walk(cli, tmp_path, model, rows(120), "--keep", "decision_stability >= 0.8")
     assert "Plain int8:" in got.out
-    np.savez(tmp_path / "few.npz", **{"x": rows(5)["x"]})
+    np.savez(tmp_path / "few.npz", x=rows(5)["x"])
     assert cli("inspect", tmp_path / "model.onnx", "--cases", tmp_path / "few.npz").code == 0
 
 
@@ -120,12 +120,12 @@ def test_several_inputs_of_several_types(cli: Cli, tmp_path: Path) -> None:
         helper.make_node("Relu", ["h"], ["r"]),
         helper.make_node("Gemm", ["r", "readout"], ["logits"]),
     ]
-    faces = {"x": (F32, ["n", FEATURES]), "tokens": (I64, ["n", 3])}
+    faces: dict[str, tuple[int, Any]] = {"x": (F32, ["n", FEATURES]), "tokens": (I64, ["n", 3])}
     model = network(
         nodes,
         {**faces, "pixels": (TensorProto.UINT8, ["n", 16])},
         {"logits": (F32, ["n", CLASSES])},
-        {"table": table, "w": w, "readout": readout, "full": np.float32([255])},
+        {"table": table, "w": w, "readout": readout, "full": np.array([255], np.float32)},
     )
     given = {"x": x, "tokens": tokens, "pixels": pixels, "labels": labels}
     got = walk(cli, tmp_path, model, given, *STABLE)
@@ -143,9 +143,9 @@ def convolutional(dims: int) -> onnx.ModelProto:
         "k2": rng.normal(0, 0.15, (16, 16, *kernel)).astype(np.float32),
         "w": rng.normal(0, 1, (16, CLASSES)).astype(np.float32),
         "b": np.zeros(CLASSES, np.float32),
-        "root": np.float32(np.sqrt(2)).reshape(()),
-        "one": np.float32(1).reshape(()),
-        "half": np.float32(0.5).reshape(()),
+        "root": np.array(np.sqrt(2), np.float32),
+        "one": np.array(1, np.float32),
+        "half": np.array(0.5, np.float32),
     }
     nodes = [
         helper.make_node("Conv", ["x", "k1", "b1"], ["c1"], "conv1", pads=[1] * 2 * dims),

@@ -39,7 +39,7 @@ def model_bytes() -> bytes:
     graph = helper.make_graph(
         [
             helper.make_node(
-                "Constant", [], ["yes"], value=numpy_helper.from_array(np.bool_(True))
+                "Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True))
             ),
             helper.make_node("Gemm", ["x", "w"], ["g"], "fc", alpha=1.5),
             helper.make_node("Add", ["g", "z"], ["h"]),
@@ -195,7 +195,7 @@ def test_cases_in_any_archive(members: dict[str, bytes]) -> None:
     with zipfile.ZipFile(buffer, "w") as z:
         for k, (name, data) in enumerate(members.items()):
             with suppress(UnicodeEncodeError):
-                z.writestr(zipfile.ZipInfo(name.replace("\0", "") + "x" * k), data)
+                z.writestr(zipfile.ZipInfo(name + f".{k}" * k), data)
     opened(buffer.getvalue(), "c.npz", as_cases)
 
 

@@ -61,7 +61,7 @@ def test_fixed_batch_is_filled_up(write: Write) -> None:
 
 def test_defaults_that_may_be_overridden_are_no_inputs(write: Write) -> None:
     face = "(float[n,2] x, float[1] bias) => (float[n,2] y)"
-    model = OnnxModel(write("y = Add(x, bias)", face, bias=np.float32([1])))
+    model = OnnxModel(write("y = Add(x, bias)", face, bias=np.array([1], np.float32)))
     assert model.input_names == ("x",)
     np.testing.assert_array_equal(model.run({"x": ROWS})["y"], ROWS + 1)
 
@@ -74,19 +74,28 @@ def test_numbers_that_make_no_sense(write: Write, field: str, value: int) -> Non
 
 def test_cases_take_the_models_type_only_where_nothing_is_lost(write: Write) -> None:
     floats = OnnxModel(write())
+    given: Array
+    bad: Array
     for given in (ROWS.astype(np.float64), ROWS.astype(np.float16), ROWS.astype(">f4")):
         assert floats.check_cases(Cases({"x": given})).inputs["x"].dtype == np.dtype("=f4")
     whole = OnnxModel(write("y = Abs(x)", "(int64[n,2] x) => (int64[n,2] y)", "i.onnx"))
-    for given in (np.int32([[1, 2]]), np.uint8([[1, 2]]), np.array([[True, False]])):
+    for given in (
+        np.array([[1, 2]], np.int32),
+        np.array([[1, 2]], np.uint8),
+        np.array([[True, False]]),
+    ):
         assert whole.check_cases(Cases({"x": given})).inputs["x"].dtype == np.int64
     bytes_in = OnnxModel(write("y = Identity(x)", "(uint8[n,2] x) => (uint8[n,2] y)", "u.onnx"))
-    assert bytes_in.check_cases(Cases({"x": np.int64([[0, 255]])})).inputs["x"].dtype == np.uint8
+    assert (
+        bytes_in.check_cases(Cases({"x": np.array([[0, 255]], np.int64)})).inputs["x"].dtype
+        == np.uint8
+    )
     for model, bad in (
-        (floats, np.int64([[1, 2]])),
-        (floats, np.float64([[1e300, 0]])),
-        (whole, np.float32([[1, 2]])),
-        (bytes_in, np.int64([[0, 256]])),
-        (bytes_in, np.int64([[0, -1]])),
+        (floats, np.array([[1, 2]], np.int64)),
+        (floats, np.array([[1e300, 0]], np.float64)),
+        (whole, np.array([[1, 2]], np.float32)),
+        (bytes_in, np.array([[0, 256]], np.int64)),
+        (bytes_in, np.array([[0, -1]], np.int64)),
     ):
         with pytest.raises(InputError, match=rf"input 'x' takes \w+, the cases give {bad.dtype}"):
             model.check_cases(Cases({"x": bad}))
@@ -102,7 +111,7 @@ def test_shapes_that_do_not_fit_are_named(write: Write) -> None:
 def test_errors_of_the_runtime_are_one_sentence(write: Write) -> None:
     body = "i = Cast<to = 7>(x) \n y = Gather<axis = 0>(table, i)"
     face = "(float[n,2] x) => (float[n,2] y)"
-    model = OnnxModel(write(body, face, table=np.float32([1, 2])))
+    model = OnnxModel(write(body, face, table=np.array([1, 2], np.float32)))
     with pytest.raises(InputError, match=r"^m\.onnx fails on the cases: .*indices") as e:
         model.run({"x": ROWS * 100})
     assert "\n" not in str(e.value) and "ONNXRuntimeError" not in str(e.value)

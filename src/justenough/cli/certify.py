@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from justenough.cli import options, show
+from justenough.core.evidence import Verdict
 from justenough.errors import InputError
 
 
@@ -28,6 +29,7 @@ def run(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Judge CANDIDATE against REFERENCE on cases that nobody searched on."""
     from justenough.core.cases import CertificationCases
+    from justenough.core.judge import prospects
     from justenough.deploy.certify import certify
     from justenough.deploy.export import write_text
     from justenough.subjects.onnx_model import OnnxModel, load_proto
@@ -44,12 +46,15 @@ def run(  # noqa: PLR0913 - one for each option
     got = certify(reference, candidate, fresh, terms, batch=batch, threads=threads)
     write_text(out, got.to_json())
     show.console.print(
-        f"{candidate.name} against {reference.name} on {got.cases['n']} cases, "
-        f"{got.cases['units']} independent {fresh.cases.unit_name}s"
+        f"{candidate.name} against {reference.name} on {got.cases['n']} cases"
+        + (f" of {got.cases['units']} groups" if got.cases["groups"] else "")
     )
     for note in got.note:
         show.console.print(f"Note: {note}")
     show.console.print(f"Verdict: {got.verdict.value}: {got.verdict.sentence}\n")
     show.clauses(json.loads(got.to_json())["clauses"], terms.alpha)
+    for clause, e in zip(terms.clauses, got.evidence, strict=True):
+        if e.verdict is Verdict.UNDECIDED:
+            show.console.print(f"{clause.text}: {prospects(e, clause, terms.alpha)}")
     show.console.print(f"\nCertificate: {out}")
     raise typer.Exit(got.verdict.exit_code)

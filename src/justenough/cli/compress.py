@@ -54,7 +54,7 @@ def run(  # noqa: PLR0913 - one for each option
     if result.before:
         show.console.print("(This run had ended before; nothing was run again.)")
     show.found(result.summary)
-    show.console.print(f"\nReport:     {out / 'report.html'}")
+    show.where(out, model, str(cases), result.summary)
     raise typer.Exit(result.verdict.exit_code)
 
 

@@ -10,7 +10,6 @@ from justenough.cli import certify, compress, demo, inspect, report, verify
 from justenough.errors import JustEnoughError
 
 STOPPED = 130
-_GOES_ON = "stopped; the same call goes on where it was"
 app = typer.Typer(
     help="Just enough precision, with proof: cheaper ONNX models whose decisions are certified.",
     no_args_is_help=True,
@@ -24,9 +23,8 @@ for verb in (inspect, compress, certify, verify, report, demo):
 
 def main() -> None:
     """Run the command line; bad input is one sentence on stderr and exit code 2."""
-    for argument in sys.argv:
-        if any("\ud800" <= c <= "\udfff" for c in argument):  # how Python reads other bytes
-            fail(f"the argument {ascii(argument)} is not UTF-8 text; rename the file")
+    if any("\ud800" <= c <= "\udfff" for c in "".join(sys.argv)):  # how Python reads other bytes
+        fail(f"the arguments {sys.argv[1:]!a} are not all UTF-8 text; rename the file")
     try:
         code = app(standalone_mode=False)
     except JustEnoughError as e:
@@ -38,21 +36,25 @@ def main() -> None:
             fail("the disk is full; free some space and call again, nothing done so far is lost")
         fail(f"{e.strerror or e}: {e.filename}" if e.filename else str(e))
     except typer.Exit as e:
-        sys.exit(e.exit_code)
+        code = e.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        fail(_GOES_ON, STOPPED)
+        code = STOPPED
     except Exception as e:
-        # click's own usage errors know how to say themselves; anything else is a defect.
-        if hasattr(e, "format_message"):
-            said = e.format_message()
-            if said.startswith("Usage"):  # nothing was asked for: the help, as it is
-                print(said, file=sys.stderr)
-                sys.exit(2)
-            fail(said)
+        usage(e)
         raise
     if code == STOPPED:
-        fail(_GOES_ON, STOPPED)
+        fail("stopped; the same call goes on where it was", STOPPED)
     sys.exit(code or 0)
+
+
+def usage(e: Exception) -> None:
+    """Say a usage error as click says it; anything else is a defect, and is left alone."""
+    if hasattr(e, "format_message"):
+        said = str(e.format_message())
+        if said.startswith("Usage"):  # nothing was asked for: the help, as it is
+            print(said, file=sys.stderr)
+            sys.exit(2)
+        fail(said)
 
 
 def fail(sentence: str, code: int = 2) -> None:

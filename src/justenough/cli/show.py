@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -87,6 +88,13 @@ def possible(best: Sequence[Mapping[str, Any]], kind: str) -> None:
                           f"{b['limit']:.4g} of {b['clause']}")  # fmt: skip
 
 
+_ALONE = {
+    "HELD": "it holds the contract",
+    "BROKEN": "it breaks the contract",
+    "UNDECIDED": "it is not shown to hold the contract",
+}
+
+
 def found(summary: Mapping[str, Any]) -> None:
     """The end of a compress run: what int8 would do, what was found, what was shown."""
     raw = summary.get("plain_int8")
@@ -94,13 +102,11 @@ def found(summary: Mapping[str, Any]) -> None:
         e, r = summary["environment"], summary["result"] or summary["plan"]
         console.print(f"fp32 takes: {duration(r['reference_s'])} a case ({e['threads']} thread"
                       f"{'s'[: e['threads'] > 1]}, batch {e['batch']})")  # fmt: skip
-        console.print(f"Plain int8: {raw['speedup']:.2f}x as fast as fp32, {raw['verdict']}: "
-                      f"{limit_text(raw['clauses'][0])}")  # fmt: skip
+        console.print(f"Plain int8: {raw['speedup']:.2f}x as fast as fp32; alone "
+                      f"{_ALONE[raw['verdict']]}: {limit_text(raw['clauses'][0])}")  # fmt: skip
     result = summary["result"]
     if result is None:
-        console.print(
-            f"Verdict:    {summary['verdict']}, nothing cheaper is offered: {summary['reason']}"
-        )
+        console.print(f"Verdict:    nothing cheaper is offered: {summary['reason']}")
         return
     int8 = sum(c == "int8" for c in result["sites"].values())
     what = f"int8 at {int8} of {len(result['sites'])} sites"
@@ -120,8 +126,16 @@ def found(summary: Mapping[str, Any]) -> None:
                   f"any model), {spent['seconds']:.0f} s")  # fmt: skip
     for note in summary["certificate"]["note"]:
         console.print(f"Note:       {note}")
-    console.print(
-        f"Verdict:    {summary['verdict']} at {1 - summary['contract']['alpha']:.4g} confidence"
-    )
     console.print()
     clauses(summary["certificate"]["clauses"], summary["contract"]["alpha"])
+
+
+def where(out: Path, model: Path | str, cases: str, summary: Mapping[str, Any]) -> None:
+    """Where the results are, and how to check them again."""
+    if summary["result"] is not None:
+        console.print(f"\nDeploy:     {out / 'model.onnx'}")
+        console.print(f"Check:      justenough verify {out / 'certificate.json'} "
+                      f"--reference {model} --cases {cases}")  # fmt: skip
+    else:
+        console.print()
+    console.print(f"Look:       {out / 'report.html'}")

@@ -423,3 +423,14 @@ def further_units(evidence: Evidence, clause: Clause, alpha: float) -> int | Non
             return n - evidence.n
         n = max(needed, int(n * 1.02) + 1)
     return None
+
+
+def prospects(evidence: Evidence, clause: Clause, alpha: float) -> str:
+    """What further cases could change about an UNDECIDED clause, as words."""
+    more = further_units(evidence, clause, alpha)
+    if more:
+        return f"about {more} more certification units at this rate could show it"
+    sign = 1 if clause.kind.at_least else -1
+    if sign * evidence.estimate >= sign * clause.bound:
+        return "the estimate is within the bound, more cases could show it"
+    return "at this rate no number of cases would show it"

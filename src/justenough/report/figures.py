@@ -52,7 +52,7 @@ def sites(summary: Said) -> list[Site]:
     found: Said = search.get("sites") or {}
     noise = (search.get("sensitivity") or {}).get("noise", {})
     chosen: Said = (summary.get("result") or {}).get("sites", {})
-    short = words.shortened(list(found), 34)
+    short = words.shortened(list(found), [str(s.get("op", "")) for s in found.values()], 34)
     colours = choice_colours(chosen)
     return [
         Site(
@@ -115,7 +115,7 @@ def _named(found: Sequence[Site], width: int) -> Markup:
 
 
 def _columns(found: Sequence[Site], width: int) -> Markup:
-    box = svg.Box(48, 40, width - 8, 270)
+    box = svg.Box(48, 40, width - 18, 270)
     y = svg.Scale(*_range(found), box.bottom, box.top)
     step = (box.right - box.left) / len(found)
     x = svg.Scale(0, len(found), box.left, box.right)
@@ -197,7 +197,7 @@ def deferral(summary: Said) -> Markup | None:
         high = max([*(r["deferral"] for r in rungs), real[1] or 0.0]) * 1.12 or 0.01
         y = svg.Scale(0, high, box.bottom, box.top)
         parts = [
-            svg.axes(box, x, y, words.significant, words.share,
+            svg.axes(box, x, y, words.significant, words.tick,
                      ("threshold on the margin", "answered by the exact model"))
         ]  # fmt: skip
         for name in dict.fromkeys(r["variant"] for r in rungs):
@@ -257,7 +257,7 @@ def speeds(variants: Said, result: Said | None) -> Markup:
 
 
 def _timed(box: svg.Box, x: svg.Scale, y: float, name: str, v: Said, kind: str) -> Markup:
-    fits = 32 if box.left > 200 else 19
+    fits = 30 if box.left > 200 else 18
     at = float(v["speedup"])
     low, high = (float(v.get(k) or at) for k in ("low", "high"))
     tip = (
@@ -268,7 +268,7 @@ def _timed(box: svg.Box, x: svg.Scale, y: float, name: str, v: Said, kind: str) 
     return svg.element(
         "g", svg.text(box.left - 8, y + 4, words.squeezed(name, fits), "tick", "end"),
         svg.line(x(low), y, x(high), y, "whisker bold"),
-        svg.mark("diamond" if kind == "result" else "circle", x(at), y, 5, f"dot {kind}"),
+        svg.mark("circle", x(at), y, 5, f"dot {kind}"),
         svg.text(box.right + 8, y + 4, words.times(at), "value"),
         svg.bar(svg.Box(0, y - 12, box.right + 50, y + 12), "touch"),
         class_="point", data_tip=tip,

@@ -16,7 +16,7 @@ Said = Mapping[str, Any]
 BUSY = 1.3
 VIEWS = {
     "speed": "speed", "size": "file size",
-    "measured": "measured changes", "predicted": "predicted changes",
+    "measured": "measured", "predicted": "predicted",
 }  # fmt: skip
 
 
@@ -46,8 +46,15 @@ def _hash(text: str) -> str:
 def _environment() -> Environment:
     return Environment(
         loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        finalize=_kept_together, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+
+
+def _kept_together(value: object) -> object:
+    """Text in which no number is parted from its unit; markup as it is."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return words.kept_together(value)
+    return value
 
 
 @cache
@@ -159,13 +166,13 @@ def limits(summary: Said) -> list[tuple[str, str]]:
         ("Population", f"It speaks for {population}, and for no other."),
         (
             "Runtime",
-            f"It holds in {env.get('name')} {env.get('version')}, {env.get('provider', '')}, "
-            "and expires with a change of it.",
+            f"Judged in {env.get('name')} {env.get('version')}, {env.get('provider', '')}; "
+            "another runtime or version may answer differently.",
         ),
         (
             "Processor",
-            f"It holds on {env.get('processor')} and processors with the same vector instructions "
-            f"({', '.join(vector) or 'none known'}); int8 answers differ between them. Times are "
+            f"Judged on {env.get('processor')}. Processors with other vector instructions (here "
+            f"{', '.join(vector) or 'none known'}) can answer differently in int8. Times are "
             f"of this machine with {env.get('threads')} thread(s) and batch {env.get('batch')}.",
         ),
     ]
@@ -180,7 +187,7 @@ def at_best(summary: Said, *, grouped: bool) -> list[str]:
         if b.get("limit") is None:
             out.append(f"{p.text}: what {n} {units} can show depends on their values.")
             continue
-        said = f"{n} {units} without a single change show {p.limit(b['limit'])}"
+        said = f"{n} {units} without a single change would show {p.limit(b['limit'])}"
         asked = f"the contract asks for {p.asked}"
         if b.get("reachable"):
             out.append(f"{said}; {asked}, which is within reach.")
@@ -196,16 +203,17 @@ def plain_words(summary: Said, *, grouped: bool) -> str:
     if not plain:
         return ""
     end = {
-        "HELD": "would have held by itself",
-        "BROKEN": "would have broken the contract",
-        "UNDECIDED": "would not have been shown to hold",
+        "HELD": "it would have held by itself",
+        "BROKEN": "it would have broken the contract",
+        "UNDECIDED": "nobody could have certified it on these cases",
     }[str(plain["verdict"])]
     e = plain["clauses"][0] if plain["clauses"] else {}
     changed = ""
     if e.get("changed") is not None:
         units = "groups" if grouped else "cases"
-        changed = f"{words.count(e['changed'])} of {words.count(e['n'])} {units} change, and it "
-    return f"Int8 everywhere is {words.times(plain.get('speedup'))} as fast: {changed}{end}."
+        changed = f"{words.count(e['changed'])} of {words.count(e['n'])} {units} change; "
+    speed = words.times(plain.get("speedup"))
+    return f"Int8 everywhere, without a cascade, is {speed} as fast: {changed}{end}."
 
 
 def pareto_section(summary: Said, *, grouped: bool) -> dict[str, Any] | None:
@@ -219,7 +227,9 @@ def pareto_section(summary: Said, *, grouped: bool) -> dict[str, Any] | None:
         if len(options) > 1:
             groups.append((key, [(o, VIEWS[o]) for o in options]))
     table = tables.candidates(summary, grouped=grouped)
-    return {"views": found, "groups": groups, "table": table}
+    return {
+        "views": found, "groups": groups, "table": table, "legend": pareto.legend(found),
+    }  # fmt: skip
 
 
 def clause_section(summary: Said, *, grouped: bool) -> dict[str, Any] | None:
@@ -263,11 +273,19 @@ def margin_section(summary: Said) -> dict[str, Any] | None:
         return None
     out: dict[str, Any] = {"figure": None, "words": "", "deferral": curve}
     if m:
+        rows, total = sum(m["rows"]), summary["cases"]["certification"]["rows"]
         out["figure"] = figures.margins(m)
         out["words"] = (
-            f"The cheap stage alone changes {words.count(sum(m['changed']))} of "
-            f"{words.count(sum(m['rows']))} cases shown"
-        ) + ("; all lie near the cut, where the gate looks." if sum(m["changed"]) else ".")
+            f"The cheap stage alone changes {words.count(sum(m['changed']))} of the "
+            f"{words.count(rows)} cases shown."
+        )
+        if total > rows:
+            out["words"] += (
+                f" {words.count(total - rows)} cases with larger margins are not drawn."
+            )
+        if m.get("threshold") is not None:
+            at = words.significant(m["threshold"])
+            out["words"] += f" Cases with a margin up to {at} go to the exact model."
     return out
 
 

@@ -10,6 +10,14 @@ from justenough.report import svg, words
 from justenough.report.words import Promise
 
 SHAPES = {"HELD": "circle", "UNDECIDED": "square", "BROKEN": "triangle"}
+MEANINGS = (
+    ("HELD", "circle", "held"),
+    ("UNDECIDED", "square", "undecided"),
+    ("BROKEN", "triangle", "broken"),
+    ("untested", "circle", "not tested"),
+    ("search", "diamond", "variant alone on the search cases, no claim"),
+    ("result", "circle", "the certified file"),
+)
 Said = Mapping[str, Any]
 
 
@@ -32,6 +40,11 @@ class Dot:
     tip: str
     label: str = ""
 
+    @property
+    def lift(self) -> int:
+        """Pixels from the dot to its label, below where whiskers of others stand above."""
+        return 19 if self.kind.startswith("result") and self.y > 0 else -9
+
 
 @dataclass(frozen=True)
 class View:
@@ -41,6 +54,7 @@ class View:
     y: str
     drawing: Markup
     caption: str
+    kinds: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -105,8 +119,26 @@ def views(summary: Said) -> list[View]:
         for x in ("speed", "size"):
             found = list(dots(p, x))
             if len({round(d.x, 6) for d in found}) > 1:
-                out.append(View(x, y, svg.both(_drawing(p, x, y, found)), _caption(p, x, y)))
+                out.append(
+                    View(
+                        x, y, svg.both(_drawing(p, x, y, found)), _caption(p, x, y), _kinds(found)
+                    )
+                )
     return out
+
+
+def _kinds(dots: Sequence[Dot]) -> frozenset[str]:
+    return frozenset(d.kind.split()[0] for d in dots)
+
+
+def legend(found: Sequence[View]) -> list[tuple[Markup, str]]:
+    """A mark and its meaning, for every kind of dot that some view has."""
+    kinds = frozenset[str]().union(*(v.kinds for v in found))
+    return [
+        (svg.element("svg", svg.mark(shape, 8, 8, 4.5, f"dot {kind}"), viewBox="0 0 16 16"), said)
+        for kind, shape, said in MEANINGS
+        if kind in kinds
+    ]
 
 
 def rung_name(rung: Said) -> str:
@@ -131,7 +163,15 @@ def _tested(p: Picture, entry: Said, x: float, name: str, label: str = "", kind:
     verdict = str(entry.get("verdict", "UNDECIDED"))
     tip = f"{name}\n{verdict}: {evidence_words(e, p.promise, p.units)}\n{_gained(p, entry)}"
     at = 0.0 if y is None else y
-    return Dot(x, at, p.promise.loss(e.get("limit")), SHAPES[verdict], kind or verdict, tip, label)
+    return Dot(
+        x,
+        at,
+        p.promise.loss(e.get("limit")),
+        SHAPES[verdict],
+        f"{kind} {verdict}".strip(),
+        tip,
+        label,
+    )
 
 
 def _gained(p: Picture, entry: Said) -> str:
@@ -226,7 +266,7 @@ def _drawing(p: Picture, x: str, y: str, dots: Sequence[Dot]) -> Callable[[int],
             across = svg.linear([*xs, 1.0], box.left, box.right)
         else:
             across = svg.Scale(min(xs) / 1.15, max(xs) * 1.15, box.left, box.right, log=True)
-        value = words.share if shares else words.significant
+        value = words.tick if shares else words.significant
         x_label = (lambda v: f"{v:g}{words.TIMES}") if x == "speed" else words.size
         parts = [svg.axes(box, across, ys, x_label, value, _titles(p, x, y, shares))]
         if bound is not None:
@@ -274,12 +314,12 @@ def _dot(d: Dot, x: float, ys: svg.Scale, box: svg.Box) -> Markup:
     if d.high is not None:
         top = ys(d.high)
         parts += [svg.line(x, y, x, top, "whisker"), svg.line(x - 3, top, x + 3, top, "whisker")]
-    big = d.kind in ("result", "plain", "exact")
+    big = bool(d.label)
     parts.append(svg.mark(d.shape, x, y, 7 if big else 4.5, f"dot {d.kind}"))
     if d.label:
         left = x > (box.left + box.right) / 2
         parts.append(
-            svg.text(x + (-11 if left else 11), y - 9, d.label, f"dot-label {d.kind}",
+            svg.text(x + (-11 if left else 11), y + d.lift, d.label, f"dot-label {d.kind}",
                      "end" if left else "start")
         )  # fmt: skip
     parts.append(svg.element("circle", cx=x, cy=y, r=10, class_="touch"))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from justenough.report.words import kept_together
+
 WIDE, PHONE = 860, 336
 Draw = Callable[[int], Markup]
 Label = Callable[[float], str]
@@ -29,7 +31,7 @@ def element(tag: str, *children: str, **attrs: object) -> Markup:
 def _short(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.1f}".removesuffix(".0")
-    return str(value)
+    return kept_together(str(value))
 
 
 def picture(width: int, height: float, what: str, *children: Markup, class_: str = "") -> Markup:
@@ -76,7 +78,7 @@ class Scale:
         """Round values within the scale, `most` or fewer."""
         if self.log:
             return _log_ticks(self.low, self.high, most)
-        raw = (self.high - self.low) / max(most - 1, 1)
+        raw = (self.high - self.low) / most
         power = 10 ** math.floor(math.log10(raw))
         step = next(m * power for m in (1, 2, 5, 10, 20) if m * power >= raw * 0.999)
         first = math.ceil(self.low / step - 1e-9)
@@ -86,7 +88,7 @@ class Scale:
 
 def _log_ticks(low: float, high: float, most: int) -> list[float]:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    for parts in ((1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
+    for parts in ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
         found = [
             m * 10.0**k
             for k in range(first, last + 1)

@@ -57,10 +57,11 @@ def clauses(summary: Said, entries: list[Said], *, grouped: bool) -> Table:
         rows.append(
             (text, str(e.get("verdict", "")), p.value(e.get("estimate")), p.limit(e.get("limit")),
              figures.interval(e, p), words.count(e.get("n")),
-             words.NONE if changed is None else words.count(changed), p.unit, method)
+             words.NONE if changed is None else words.count(changed),
+             f"{p.unit}; {method}" if p.unit else method)
         )  # fmt: skip
-    heads = ("clause", "verdict", "#estimate", "#limit", "interval", "#n", "#changed", "unit",
-             "method and paper")  # fmt: skip
+    heads = ("clause", "verdict", "#estimate", "#limit", "interval", "#n", "#changed",
+             "unit; method and paper")  # fmt: skip
     return Table(heads, tuple(rows), stack=True)
 
 
@@ -218,7 +219,7 @@ def quality(summary: Said) -> Table | None:
             delta = f"{100 * (b - a):+.2f} percentage points" if b != a else "none"
             rows.append((name, f"{100 * a:.1f} %", f"{100 * b:.1f} %", delta))
         else:
-            delta = f"{b - a:+.1g}" if b != a else "none"
+            delta = f"{b - a:+.5f}" if b != a else "none"
             rows.append((name, f"{a:.4f}", f"{b:.4f}", delta))
     if not rows:
         return None

@@ -1,5 +1,6 @@
 """Numbers and clauses in words: sensible digits, always a unit."""
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ NARROW = "\u202f"
 NONE = "\u2013"
 TIMES = "\u00d7"
 DIGITS_MOST = 8
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|µs|s|dB|[kMG]?B)(?!\w))|(?<=[≥≤]) ")
 
 
 def finite(value: Any) -> float | None:
@@ -106,6 +108,15 @@ def given(value: Any) -> str:
     """
     number = finite(value)
     return NONE if number is None else f"{100 * number:.10g} %"
+
+
+def tick(value: float) -> str:
+    """A share beside an axis.
+
+    >>> tick(0.1), tick(0.0005)
+    ('10 %', '0.05 %')
+    """
+    return f"{significant(100 * value)} %"
 
 
 def share(value: Any, toward: int = 0, like: float | None = None) -> str:
@@ -220,31 +231,32 @@ class Promise:
         return max(0.0, 1 - number)
 
 
-_BOUND = re.compile(r"(?P<op>>=|<=)\s*(?P<bound>\S+)\s*$")
+_CLAUSE = re.compile(
+    r"\s*(?P<metric>[\w.:]+).*?(?P<rest>(?P<op>>=|<=)\s*(?P<bound>\S+))\s*$", re.S
+)
 
 
 def promise(text: str, *, grouped: bool) -> Promise:
-    """Read a clause; text that cannot be read is shown as it is.
+    """Read a clause; one that cannot be read whole is said by its metric and bound, or as it is.
 
     >>> promise("decision_stability >= 0.99", grouped=True).words
     'at least 99 % of groups keep every decision'
+    >>> promise("decision_stability(output=a(b)) >= 0.99", grouped=False).words
+    'at least 99 % of cases keep their decision'
     """
-    try:
-        clause = parse_clause(text)
-    except InputError:
-        found = _BOUND.search(text)
-        at_least = found is None or found["op"] == ">="
-        return Promise(text, text, at_least, _number(found["bound"]) if found else None, "")
-    kind = clause.kind
-    words = _words(clause, "groups" if grouped else "cases", grouped)
-    return Promise(text, words, kind.at_least, clause.bound, kind.unit)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return finite(float(text))
-    except ValueError:
-        return None
+    found = _CLAUSE.match(text)
+    simple = f"{found['metric']} {found['rest']}" if found else text
+    for tried in (text, simple):
+        with contextlib.suppress(InputError):
+            clause = parse_clause(tried)
+            words = _words(clause, "groups" if grouped else "cases", grouped)
+            return Promise(text, words, clause.kind.at_least, clause.bound, clause.kind.unit)
+    bound = None
+    if found:
+        with contextlib.suppress(ValueError):
+            bound = finite(float(found["bound"]))
+    said = f"this clause holds: {text}"
+    return Promise(text, said, found is None or found["op"] == ">=", bound, "")
 
 
 def _words(c: Clause, units: str, grouped: bool) -> str:
@@ -273,18 +285,41 @@ def _words(c: Clause, units: str, grouped: bool) -> str:
     return sentences.get(c.metric, f"the mean loss {c.metric} is at most {bound}")
 
 
-def shortened(names: list[str], most: int) -> dict[str, str]:
-    """Names without the folders that all share, with the middle left out where too long.
+def shortened(names: list[str], ends: list[str], most: int) -> dict[str, str]:
+    """Names without the folders that all share, without repetition, cut in the middle.
 
-    >>> shortened(["/net/a/Conv", "/net/b/Conv"], 20)
-    {'/net/a/Conv': 'a/Conv', '/net/b/Conv': 'b/Conv'}
+    Args:
+        names: Different names.
+        ends: Last part of each that says nothing more, such as its operator.
+        most: Characters to keep at most.
+
+    >>> shortened(["/net/a/a.0/Conv", "/net/a/a.1/Conv"], ["Conv", "Conv"], 20)
+    {'/net/a/a.0/Conv': 'a.0', '/net/a/a.1/Conv': 'a.1'}
     """
-    start = 0
-    if len(names) > 1:
-        first, last = min(names), max(names)
-        same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
-        start = first.rfind("/", 0, same) + 1
-    return {n: squeezed(n[start:] or n, most) for n in names}
+    parts = [
+        n.removesuffix(f"/{e}").strip("/").split("/") for n, e in zip(names, ends, strict=True)
+    ]
+    while all(len(p) > 1 for p in parts) and len({p[0] for p in parts}) == 1:
+        parts = [p[1:] for p in parts]
+    short = ["/".join(_without_repetition(p)) for p in parts]
+    if len(set(short)) < len(names) or not all(short):
+        short = names
+    return {n: squeezed(s, most) for n, s in zip(names, short, strict=True)}
+
+
+def _without_repetition(parts: list[str]) -> list[str]:
+    """Folders that the next one repeats, as in `blocks/blocks.0`, left out."""
+    after = [*parts[1:], ""]
+    return [p for p, q in zip(parts, after, strict=True) if not q.startswith(f"{p}.")]
+
+
+def kept_together(text: str) -> str:
+    """The text with no number parted from its unit.
+
+    >>> kept_together("at 95 % in 3 ms") == "at 95\u00a0% in 3\u00a0ms"
+    True
+    """
+    return _UNIT.sub("\u00a0", text)
 
 
 def squeezed(text: str, most: int) -> str:

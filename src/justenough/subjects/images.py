@@ -80,6 +80,8 @@ def _size(text: str) -> tuple[int, int]:
     width, x, height = text.lower().partition("x")
     if not (x and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise InputError(f"--image {text!r} is not WIDTHxHEIGHT, such as 224x224")
+    if int(width) * int(height) > LARGEST:
+        raise InputError(f"--image {text!r} has more than {LARGEST:,} pixels; give a smaller size")
     return int(width), int(height)
 
 
@@ -87,9 +89,9 @@ def _channels(what: str, text: str, default: float) -> NDArray[np.float32]:
     if not text:
         return np.full(3, default, np.float32)
     try:
-        values = np.array([float(v) for v in text.split(",")], np.float32)
+        values = np.array([float(v) for v in text.split(",")])
     except ValueError:
         raise InputError(f"--{what} {text!r} is not one number or three") from None
-    if len(values) not in (1, 3) or not np.isfinite(values).all():
+    if len(values) not in (1, 3) or not (np.abs(values) < 1e30).all():
         raise InputError(f"--{what} {text!r} is not one number or three")
-    return np.broadcast_to(values, 3).copy()
+    return np.broadcast_to(values, 3).astype(np.float32)

@@ -2,8 +2,10 @@
 
 import collections
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -220,22 +222,30 @@ class OnnxModel:
         return max(fixed) if fixed else None
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Answer `inputs` (n, ...) in batches; a last short batch of a fixed one is padded."""
+        """Answer `inputs` (n, ...) in batches; a last short batch of a fixed one is padded.
+
+        Batches run side by side, each with the threads of one session, so that the answers
+        are those of one call after the other and idle cores help.
+        """
         step = self.fixed_batch or self.batch
         n = len(next(iter(inputs.values())))
-        parts: list[list[Array]] = []
-        for i in range(0, n, step):
-            rows = {k: v[i : i + step] for k, v in inputs.items()}
-            short = step - len(next(iter(rows.values()))) if self.fixed_batch else 0
-            if short:
-                rows = {
-                    k: np.concatenate([v, np.repeat(v[-1:], short, 0)]) for k, v in rows.items()
-                }
-            out = self._call(rows)
-            parts.append([o[: len(o) - short] for o in out] if short else out)
+        pieces = ({k: v[i : i + step] for k, v in inputs.items()} for i in range(0, n, step))
+        side_by_side = max(1, (os.cpu_count() or 1) // self.threads)
+        self.session  # noqa: B018 - made once, before the workers share it
+        with ThreadPoolExecutor(side_by_side) as pool:
+            parts = list(pool.map(self._answer, pieces))
         return {
             name: np.concatenate([p[k] for p in parts]) for k, name in enumerate(self.output_names)
         }
+
+    def _answer(self, rows: dict[str, Array]) -> list[Array]:
+        short = 0
+        if self.fixed_batch:
+            short = self.fixed_batch - len(next(iter(rows.values())))
+        if not short:
+            return self._call(rows)
+        padded = {k: np.concatenate([v, np.repeat(v[-1:], short, 0)]) for k, v in rows.items()}
+        return [o[: len(o) - short] for o in self._call(padded)]
 
     def _call(self, rows: Mapping[str, Array]) -> list[Array]:
         n = len(next(iter(rows.values())))

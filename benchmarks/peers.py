@@ -265,9 +265,10 @@ def nncf_accuracy_control(
     """NNCF's accuracy-controlled quantization on its ONNX back-end.
 
     `nncf.quantize_with_accuracy_control` with the contract's own metric, the share of units
-    none of whose decisions differ from the fp32 model's, so that the fp32 model scores 1 and `max_drop` is 1 - `bound`, absolute.
-    Everything else is at its defaults; the metric gives a value per row, so that validating
-    needs no second pass, and rows are validated in batches, which NNCF itself would not do.
+    none of whose decisions differ from the fp32 model's, so that the fp32 model scores 1 and
+    `max_drop` is 1 - `bound`, absolute. Everything else is at its defaults; the metric gives a
+    value per row, so that validating needs no second pass, and rows are validated in batches,
+    which NNCF itself would not do.
     Operations are ranked by the metric: its other way, by error of the outputs, does not
     exist for ONNX. A process of its own runs it, and is ended after `cap_s` seconds.
 

@@ -38,7 +38,7 @@ def _model(bench: Row) -> list[str]:
         f"Contract: `{bench['contract']}`, a group changes when any of its rows does. {parts}.",
         f"fp32: {bench['bytes'] / 1e6:.2f} MB.",
         "",
-        "| tool | seconds | inferences | outcome | file | groups changed | contract on fresh cases |",
+        "| tool | seconds | inferences | outcome | file | groups changed | on fresh cases |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in bench["tools"].items():

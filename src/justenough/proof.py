@@ -114,7 +114,7 @@ def deploy(
     """
     kinds = {r.threshold is None: r for r in held}
     files = {_name(r): deployed_file(road, r, fresh, gate) for r in kinds.values()}
-    times = race(road, "race/deployed", files, seconds=4.0, passes=8)
+    times = race(road, "race/deployed", files, seconds=3.0, passes=8)
     for rung in sorted(kinds.values(), key=lambda r: -times[_name(r)]["speedup"]):
         speedup = times[_name(rung)]["speedup"]
         if speedup <= 1:
@@ -262,7 +262,8 @@ def nothing_held(road: Road, found: list[tuple[str, tuple[Evidence, ...]]]) -> d
     for clause, e in zip(road.contract.clauses, evidence, strict=True):
         if e.verdict is Verdict.HELD:
             continue
-        reason = f"the safest candidate did not hold {e.clause}: {stated(e)}"
+        fails = "breaks" if e.verdict is Verdict.BROKEN else "is not shown to hold"
+        reason = f"the safest candidate {fails} {e.clause}: {stated(e)}"
         if verdict is Verdict.UNDECIDED:
             reason += f"; {prospects(e, clause, road.contract.alpha)}"
         return nothing(verdict, reason)

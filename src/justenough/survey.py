@@ -215,7 +215,7 @@ def measure_variants(road: Road) -> dict[str, Any]:
     files = {name: bench.file(v) for name, v in variants.items()}
     if bench.gate is not None:
         files["gate"] = idle_cascade(road, files[key(everything)])
-    times = race(road, "race", files, seconds=4.0, passes=2)
+    times = race(road, "race", files, seconds=2.5, passes=2)
     built = {}
     for k, (name, v) in enumerate(variants.items()):
         road.progress("search cases", k / len(variants))

@@ -159,3 +159,10 @@ class Finished:
 
     out: Path
     ran: Ran
+
+
+def compress_refused(cli: Cli, tmp_path: Path, args: tuple[object, ...], *words: str) -> None:
+    """Refused with these words, and the output folder was never made."""
+    out = tmp_path / "out"
+    refused(cli("compress", *args, "-o", out), *words)
+    assert not out.exists()

@@ -134,7 +134,6 @@ def test_a_second_call_changes_nothing_and_is_quick(
     assert verdicts(got.out) == verdicts(finished.ran.out) != []
 
 
-@pytest.mark.xfail(reason="road.finish moves a file that is gone", strict=True)
 def test_a_model_that_was_taken_away_is_missed(
     given: Given, finished: Finished, cli: Cli, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 Synthetic worlds whose true share of changed units is known play the road: calibration and
 thresholds are chosen on search rows by the real functions, candidates are certified in order on
 fresh rows by the real ones. A certificate is false when the true rate of a candidate that held
-is not within the contract. Beside it, what happens without the rules.
+is beyond the contract. Beside it, what happens without the rules.
 """
 
 import math

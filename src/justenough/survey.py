@@ -67,6 +67,7 @@ def open_road(  # noqa: PLR0913 - the one place where everything given is checke
     """Check everything that was given, then open the run store of `out`."""
     out = Path(out)
     load_proto(model)
+    _check_folder(out)
     if batch < 1 or threads < 1:
         raise InputError(f"batch={batch} and threads={threads} must be 1 or more")
     reference = OnnxModel(Path(model), threads, batch)
@@ -85,12 +86,7 @@ def open_road(  # noqa: PLR0913 - the one place where everything given is checke
     # Before anything is written: a model or a contract that does not fit its cases ends here.
     outputs = {} if known else answers_on(parts.search.cases, reference, searched)
     taken = time.perf_counter() - start
-    if not out.exists():
-        if not out.parent.is_dir():
-            raise InputError(f"there is no folder {str(out.parent)!r} to put {out.name!r} in")
-        out.mkdir()
-    elif not out.is_dir() or (any(out.iterdir()) and not (out / "run.sqlite").is_file()):
-        raise InputError(f"{str(out)!r} holds something else; give a new output folder with -o")
+    out.mkdir(exist_ok=True)
     clauses = [c.text for c in contract.clauses]
     identity = {
         "model": reference.sha256,
@@ -110,6 +106,14 @@ def open_road(  # noqa: PLR0913 - the one place where everything given is checke
         store.put("reference/search", sorted(outputs), outputs, seconds=taken)
         bench.spent("reference", parts.search.cases.n)
     return Road(out, store, bench, parts, contract, reference, best, None if fresh else shares)
+
+
+def _check_folder(out: Path) -> None:
+    if not out.exists():
+        if not out.parent.is_dir():
+            raise InputError(f"there is no folder {str(out.parent)!r} to put {out.name!r} in")
+    elif not out.is_dir() or (any(out.iterdir()) and not (out / "run.sqlite").is_file()):
+        raise InputError(f"{str(out)!r} holds something else; give a new output folder with -o")
 
 
 def what_is_possible(contract: Contract, cases: Cases) -> list[dict[str, Any]]:

@@ -38,5 +38,5 @@ def run(
     if result.before:
         show.console.print("(This run had ended before; nothing was run again.)")
     show.found(result.summary)
-    show.where(out / "run", MODEL, "CASES.npz", result.summary)
+    show.where(out / "run", MODEL, "", result.summary)
     raise typer.Exit(result.verdict.exit_code)

@@ -131,11 +131,12 @@ def found(summary: Mapping[str, Any]) -> None:
 
 
 def where(out: Path, model: Path | str, cases: str, summary: Mapping[str, Any]) -> None:
-    """Where the results are, and how to check them again."""
+    """Where the results are, and how to check them again from a file of cases."""
     if summary["result"] is not None:
         console.print(f"\nDeploy:     {out / 'model.onnx'}")
-        console.print(f"Check:      justenough verify {out / 'certificate.json'} "
-                      f"--reference {model} --cases {cases}")  # fmt: skip
+        if cases:
+            console.print(f"Check:      justenough verify {out / 'certificate.json'} "
+                          f"--reference {model} --cases {cases}")  # fmt: skip
     else:
         console.print()
     console.print(f"Look:       {out / 'report.html'}")

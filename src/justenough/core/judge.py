@@ -242,7 +242,10 @@ def _own_losses(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
     except (ImportError, AttributeError, ValueError) as e:
         raise InputError(f"cannot import the metric {clause.metric!r}: {e}") from e
     ref, cand = clause.values(pairs.reference), clause.values(pairs.candidate)
-    losses = np.array(function(ref, cand), np.float64)
+    try:
+        losses = np.array(function(ref, cand), np.float64)
+    except Exception as e:  # whatever a function of the user's own raises
+        raise InputError(f"{clause.metric} failed: {type(e).__name__}: {e}") from e
     n = len(pairs.units)
     if losses.shape == (n,):
         losses[metrics.any_changed(~np.isfinite(cand)) > 0] = 1.0

@@ -29,7 +29,6 @@ DOCUMENTS = sorted(
 )
 RUN = [ROOT / "README.md", ROOT / "docs" / "guide.md"]
 # Made by `make bench` and by hand from the report of `make demo`.
-MADE_LATER = {"docs/benchmarks.md", "docs/report.png"}
 FORBIDDEN = re.compile(
     r"/work/|/tmp/|/root/|/home/|/opt/|localhost|workplace|\bthis session\b|\bour session\b|"
     r"TODO|FIXME",
@@ -73,8 +72,6 @@ def snippets(path: Path) -> Iterator[Snippet]:
 def test_links_lead_somewhere(path: Path) -> None:
     for target, anchor in LINK.findall(path.read_text()):
         found = (path.parent / target).resolve() if target else path
-        if named(found) in MADE_LATER:
-            continue
         assert found.exists(), f"{target} is not there"
         if anchor and found.suffix == ".md":
             assert anchor[1:] in anchors(found), f"{target} has no heading {anchor}"

@@ -126,7 +126,7 @@ class Tags(HTMLParser):
 def test_verdict_comes_first_in_a_sentence() -> None:
     text = shown(render(held()))
     assert text.index("At least 99 % of groups keep every decision, at 95 % confidence.") < 120
-    assert "3.2\u00d7 faster 0.62 ms a case against 1.95 ms (batch 32, 1 thread)" in text
+    assert "3.2\u00d7 as fast 0.62 ms a case against 1.95 ms (batch 32, 1 thread)" in text
     assert "0.8 % of cases answered by the exact model" in text
     assert "1 of 500 groups changed limit 99.0 %, asked ≥ 99 %" in text
     for name in ("model.onnx", "certificate.json", "variant.toml"):

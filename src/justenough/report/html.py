@@ -111,7 +111,7 @@ def gains(summary: Said, *, grouped: bool) -> list[tuple[str, str, str]]:
         return []
     env = summary["environment"]
     out = [
-        (words.times(result["speedup"]), "faster",
+        (words.times(result["speedup"]), "as fast",
          f"{words.seconds(result['candidate_s'])} a case against "
          f"{words.seconds(result['reference_s'])} (batch {env.get('batch')}, "
          f"{env.get('threads')} {'thread' if env.get('threads') == 1 else 'threads'})")
@@ -139,7 +139,7 @@ def files(summary: Said) -> list[tuple[str, str]]:
         out = [
             ("model.onnx", "the certified file, to deploy"),
             ("certificate.json", "what was shown, to check again"),
-            ("variant.toml", "the choice at every site, to edit or re-apply"),
+            ("variant.toml", "the choice at every site"),
         ]
     return [*out, ("report.html", "this page")]
 

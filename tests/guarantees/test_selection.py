@@ -1,9 +1,9 @@
 """It keeps its word: certificates are wrong at most alpha of the time, after the whole search.
 
 Synthetic worlds whose true share of changed units is known play the road: calibration and
-thresholds are chosen on search rows by the real functions, candidates are certified in order on
-fresh rows by the real ones. A certificate is false when the true rate of a candidate that held
-is beyond the contract. Beside it, what happens without the rules.
+thresholds are chosen on search rows and candidates certified in order on fresh rows, by the real
+functions. A certificate is false when the true rate of a candidate that held is beyond the
+contract. Beside it, what happens without the rules.
 """
 
 import math
@@ -39,8 +39,7 @@ from justenough.search.chain import DeferralCost, Measured, Rung, deferral_for, 
 Array = NDArray[Any]
 ALPHA = 0.05
 UNITS = 299  # with no changed unit, Clopper-Pearson shows 0.99: (0.99)^299 = 0.0495
-ALLOWED = 0.01
-CALLS = DeferralCost(0.002, 0.9, 8)
+ALLOWED, CALLS = 0.01, DeferralCost(0.002, 0.9, 8)
 SEARCHES, CERTIFICATIONS = 70, 30
 FAR = 50.0  # margin of a confident flip, beyond every threshold that pays
 

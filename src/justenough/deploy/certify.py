@@ -103,7 +103,7 @@ def certify(  # noqa: PLR0913 - a verb of the public interface, keywords with de
         plan_sha256: Hash of the plan that the candidate comes from, if there was one.
         note: What else the reader has to know.
         cases: Certification cases; nothing else is accepted, for a bound on cases that the
-            search saw is wrong far more often than alpha (best of 20: 45 %).
+            search saw is wrong far more often than alpha (tests/guarantees shows how often).
         reference_outputs: The reference's outputs on these cases in this runtime, when they
             are known already.
 

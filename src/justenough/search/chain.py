@@ -117,7 +117,7 @@ def predicted_risk(reference: Array, kept: Array, threshold: float) -> float:
 
     Every error seen on the search rows, with either sign, is laid on every margin of the
     reference: an empirical convolution, for the errors have far heavier tails than a normal
-    law (which predicts 25 times too few changes).
+    law, which predicts far too few changes.
 
     Args:
         reference: (n,) signed margins of the reference.

@@ -1,7 +1,7 @@
 """The program behind the chain: the fastest choice of sites within a budget of noise.
 
-Noise power adds over sites and time adds over nodes and conversions (both measured, see
-docs/benchmarks.md), so one mixed-integer program per budget is enough.
+Noise power nearly adds over sites, and time over nodes and conversions, so one mixed-integer
+program per budget is enough; the run store keeps what was predicted beside what was measured.
 """
 
 from collections.abc import Mapping, Sequence

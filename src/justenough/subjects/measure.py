@@ -118,7 +118,7 @@ def single_site_noise(
     """Per site, the mean squared change of the score when it alone runs in int8.
 
     Each is a real file in the real runtime: a gated graph would break its fusions and run
-    three to four times slower.
+    slower than the graph that it stands for.
 
     Args:
         model: Prepared graph.

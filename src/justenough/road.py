@@ -133,20 +133,8 @@ def spent(road: Road, seconds: float) -> dict[str, Any]:
 def finish(road: Road, summary: dict[str, Any]) -> None:
     """Put the outputs in place, then record the summary and clear the work folder."""
     result = summary["result"]
-    if result is not None and not (road.out / "model.onnx").is_file():
-        built = road.bench.folder / result["file"]
-        gate = None if result["gate"] is None else Gate(**result["gate"])
-        entry = summary["search"]["variants"][result["variant"]]
-        write_deployed(road, variant_of(entry), gate, built)
-        if file_sha256(built) != summary["certificate"]["candidate"]["sha256"]:
-            raise InputError(
-                f"{str(road.out / 'model.onnx')!r} is gone and cannot be built again to the "
-                "byte; compress into a new folder"
-            )
-        for extra in built.parent.glob(built.name + ".data"):
-            extra.replace(road.out / extra.name)
-        built.replace(road.out / "model.onnx")
     if result is not None:
+        put_model(road, summary, result)
         certificate = {**summary["certificate"]}
         certificate["candidate"] = {**certificate["candidate"], "file": "model.onnx"}
         export.write_text(road.out / "certificate.json", json.dumps(certificate, indent=2) + "\n")
@@ -154,3 +142,28 @@ def finish(road: Road, summary: dict[str, Any]) -> None:
     export.write_text(road.out / "report.html", render(summary))
     road.store.put("summary", summary)
     shutil.rmtree(road.bench.folder, ignore_errors=True)
+
+
+def put_model(road: Road, summary: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Put the certified file in place, built again if it is gone; never beside another's."""
+    deployed = road.out / "model.onnx"
+    certified = summary["certificate"]["candidate"]["sha256"]
+    if deployed.is_file():
+        if file_sha256(deployed) != certified:
+            raise InputError(
+                f"{str(deployed)!r} is not the file that was certified; move it away to have "
+                "that one put back"
+            )
+        return
+    built = road.bench.folder / result["file"]
+    gate = None if result["gate"] is None else Gate(**result["gate"])
+    entry = summary["search"]["variants"][result["variant"]]
+    write_deployed(road, variant_of(entry), gate, built)
+    if file_sha256(built) != certified:
+        raise InputError(
+            f"{str(deployed)!r} is gone and cannot be built again to the byte; compress into a "
+            "new folder"
+        )
+    for extra in built.parent.glob(built.name + ".data"):
+        extra.replace(road.out / extra.name)
+    built.replace(deployed)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from justenough.core.cases import Cases, Split, split, split_apart
 from justenough.core.contract import Contract
 from justenough.core.evidence import Verdict
-from justenough.core.judge import at_best, judge
+from justenough.core.judge import at_best, judge, units_for
 from justenough.core.store import Store
 from justenough.core.subject import Variant, centred_power
 from justenough.deploy import clock, export
@@ -25,7 +25,6 @@ from justenough.errors import InputError
 from justenough.search.chain import DeferralCost, pareto_chain, rungs
 from justenough.search.program import build_program
 from justenough.search.workbench import Progress, Workbench, key
-from justenough.stats.proportion import units_needed
 from justenough.subjects.measure import all_int8
 from justenough.subjects.onnx_model import OnnxModel, load_proto
 
@@ -123,10 +122,7 @@ def what_is_possible(contract: Contract, cases: Cases) -> list[dict[str, Any]]:
         best = at_best(clause, cases.n_units, contract.alpha)
         sign = 1 if clause.kind.at_least else -1
         reachable = best is None or sign * best >= sign * clause.bound
-        needed = None
-        if not reachable:
-            share = clause.bound if clause.kind.at_least else 1 - clause.bound
-            needed = units_needed(0, at_least=share, alpha=contract.alpha) if share < 1 else None
+        needed = None if reachable else units_for(clause, contract.alpha)
         out.append(
             {"clause": clause.text, "units": cases.n_units, "limit": best,
              "reachable": reachable, "needed": needed}
@@ -140,7 +136,7 @@ def too_few(best: list[dict[str, Any]]) -> str:
     more = (
         f"; it takes {b['needed']}, {b['needed'] - b['units']} more"
         if b["needed"]
-        else "; no number of cases shows it"
+        else "; no number of cases that could be run shows it"
     )
     return f"{b['units']} units cannot show {b['clause']}, changed or not{more}"
 

@@ -148,6 +148,21 @@ def test_a_model_that_was_taken_away_is_missed(
         refused(got, "model.onnx")
 
 
+def test_another_file_is_never_left_beside_the_certificate(
+    given: Given, finished: Finished, cli: Cli, tmp_path: Path
+) -> None:
+    """The same call must not vouch for a model.onnx that somebody put there."""
+    out = tmp_path / "out"
+    shutil.copytree(finished.out, out)
+    shutil.copyfile(given.model, out / "model.onnx")
+    before = snapshot(out)
+    refused(cli("compress", *given.args, *KEEP, "-o", out), "not the file that was certified")
+    assert snapshot(out) == before
+    (out / "model.onnx").unlink()
+    assert cli("compress", *given.args, *KEEP, "-o", out).code == 0
+    assert (out / "model.onnx").read_bytes() == (finished.out / "model.onnx").read_bytes()
+
+
 def test_interrupt_leaves_a_run_that_goes_on(given: Given, tmp_path: Path) -> None:
     out = tmp_path / "out"
     args = ("compress", *given.args, *KEEP, "-o", out)

@@ -21,6 +21,7 @@ from justenough.core.judge import (
     further_units,
     judge,
     judge_clause,
+    units_for,
 )
 from justenough.errors import InputError
 from justenough.stats.bounded import mean_upper
@@ -380,3 +381,28 @@ def test_ties_at_the_edge_of_the_top_are_lost() -> None:
     assert _verdict("top_k_overlap(100) >= 0.9", x, np.minimum(x, 500)) is not Verdict.HELD
     two = np.tile([3.0, 2.0, 1.0], (400, 1))
     assert _verdict("top_k_stability(1) >= 0.9", two, np.minimum(two, 2.0)) is Verdict.BROKEN
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "decision_stability >= 0.99",
+        "decision_stability(per=mean) >= 0.99",
+        "a:b <= 0.02",
+        "spearman >= 0.97",
+        "spearman >= 0.1",
+    ],
+)
+def test_units_for_is_the_fewest_that_could_show_it(text: str) -> None:
+    clause = parse_clause(text)
+    sign = 1 if clause.kind.at_least else -1
+    n = units_for(clause, 0.05)
+    assert n is not None
+    enough, short = at_best(clause, n, 0.05), at_best(clause, n - 1, 0.05)
+    assert enough is not None
+    assert short is not None
+    assert sign * enough >= sign * clause.bound > sign * short
+
+
+def test_no_number_of_units_for_a_certainty() -> None:
+    assert units_for(parse_clause("decision_stability >= 1"), 0.05) is None

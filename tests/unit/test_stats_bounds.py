@@ -9,7 +9,6 @@ from justenough.errors import InputError
 from justenough.stats.auc import auc, auc_drop_interval
 from justenough.stats.bounded import mean_lower, mean_upper
 from justenough.stats.proportion import (
-    best_lower,
     clopper_pearson_lower,
     clopper_pearson_upper,
     units_needed,
@@ -28,7 +27,6 @@ HALF = ROWS >= 20
     [
         lambda alpha: clopper_pearson_lower(1, 2, alpha=alpha),
         lambda alpha: clopper_pearson_upper(1, 2, alpha=alpha),
-        lambda alpha: best_lower(2, alpha=alpha),
         lambda alpha: units_needed(0, at_least=0.5, alpha=alpha),
         lambda alpha: mean_upper(np.zeros(2), alpha=alpha),
         lambda alpha: mean_lower(np.zeros(2), alpha=alpha),
@@ -54,8 +52,6 @@ def test_a_proportion_needs_a_trial() -> None:
     for call in (clopper_pearson_lower, clopper_pearson_upper):
         with pytest.raises(InputError, match="n is 0; a bound needs at least 1 trial"):
             call(0, 0, alpha=0.05)
-    with pytest.raises(InputError, match="n is 0"):
-        best_lower(0, alpha=0.05)
 
 
 def test_units_needed_says_what_it_cannot_do() -> None:

@@ -59,7 +59,6 @@ METRICS: Mapping[str, Metric] = {
     ),
 }  # fmt: skip
 CUSTOM = Metric(False, 0, 1, "mean loss", None, _CP)
-SNR_LEVELS_DB = {"screening": 30, "diagnosis": 40, "quantitative": 50}
 
 
 def metric_of(name: str) -> Metric:

@@ -1,5 +1,6 @@
 """Weighs paired outputs against a contract: clause by clause, with groups as units."""
 
+import bisect
 import importlib
 import math
 from collections.abc import Callable, Mapping
@@ -396,13 +397,36 @@ def at_best(clause: Clause, n_units: int, alpha: float) -> float | None:
     0.99512
     """
     if clause.metric == "spearman":
-        return ranks.best_spearman_lower(n_units, alpha=alpha)
+        try:
+            return ranks.best_spearman_lower(n_units, alpha=alpha)
+        except InputError:  # too few for any bound: nothing is shown
+            return -1.0
     if clause.metric in _SAMPLE:
         return None
     if clause.metric == "top_k_overlap":
         n_units = min(n_units, clause.k or 1)
     (_, loss), _ = _loss_limits(clause, np.zeros(n_units), alpha)
     return 1 - loss if clause.kind.at_least else loss
+
+
+def units_for(clause: Clause, alpha: float) -> int | None:
+    """Fewest units that could show the clause with no loss at all; None if no number can.
+
+    >>> units_for(Clause("decision_stability", 0.995), 0.05)
+    598
+    >>> units_for(Clause("top_k_overlap", 0.99, k=100), 0.05) is None
+    True
+    """
+    sign = 1 if clause.kind.at_least else -1
+
+    def enough(n: int) -> bool:
+        best = at_best(clause, n, alpha)
+        return best is None or sign * best >= sign * clause.bound
+
+    most = 2**20
+    if not enough(most):
+        return None
+    return bisect.bisect_left(range(1, most + 1), True, key=enough) + 1
 
 
 def further_units(evidence: Evidence, clause: Clause, alpha: float) -> int | None:

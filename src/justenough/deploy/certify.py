@@ -18,7 +18,7 @@ from justenough.core.evidence import Evidence, Verdict, overall
 from justenough.core.judge import Paired, judge
 from justenough.deploy.environment import runtime
 from justenough.errors import DataReuseError, InputError
-from justenough.subjects.onnx_model import OnnxModel
+from justenough.subjects.onnx_model import OnnxModel, load_proto
 
 Array = NDArray[Any]
 SEEN = "justenough.seen"
@@ -117,6 +117,8 @@ def certify(  # noqa: PLR0913 - a verb of the public interface, keywords with de
             f"certify takes CertificationCases, got {type(cases).__name__}; cases that chose "
             "the candidate cannot certify it"
         )
+    for path in (reference, candidate):
+        load_proto(path)
     ref, cand = (OnnxModel(p, threads, batch) for p in (reference, candidate))
     if set(cand.input_names) != set(ref.input_names):
         raise InputError(

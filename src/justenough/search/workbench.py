@@ -18,6 +18,7 @@ from justenough.core.gate import Gate
 from justenough.core.store import Store
 from justenough.core.subject import Outputs, Site, Variant
 from justenough.cost.table import CostTable, Edge, Unit
+from justenough.errors import InputError
 from justenough.search.chain import Measured, deferral_for
 from justenough.subjects import measure
 from justenough.subjects.onnx_model import OnnxModel, find_sites, load_proto
@@ -217,7 +218,7 @@ class Workbench:
                 output or self.reference.output_names[0], threads=self.threads,
                 rng=np.random.default_rng(0),
             )  # fmt: skip
-        except UnsupportedOperator as e:
+        except (UnsupportedOperator, InputError) as e:  # the latter: an output without floats
             return None, f" ({e})", 0
         spent = time.perf_counter() - start
         per_row = self.store.get("reference/seconds")

@@ -1,7 +1,5 @@
 """Bounds for a proportion, and how many units they need."""
 
-import math
-
 from scipy.stats import beta
 
 from justenough.errors import InputError
@@ -44,21 +42,6 @@ def clopper_pearson_upper(successes: int, n: int, *, alpha: float) -> float:
         return 1.0
     # isf keeps the digits that 1 - alpha would lose for a tiny alpha
     return float(beta.isf(alpha, successes + 1, n - successes))
-
-
-def best_lower(n: int, *, alpha: float) -> float:
-    """Return the lower bound that `n` units show at best, with no failure: alpha**(1/n).
-
-    Clopper & Pearson 1934 with successes = n.
-
-    Raises:
-        InputError: For alpha outside (0, 1) or n < 1.
-
-    >>> round(best_lower(598, alpha=0.05), 6)
-    0.995003
-    """
-    _check(n, n, alpha)
-    return math.exp(math.log(alpha) / n)
 
 
 def units_needed(failures: int, *, at_least: float, alpha: float) -> int:

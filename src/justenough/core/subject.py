@@ -65,21 +65,83 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """A program that runs files, on a device, and its arithmetic where nothing is quantized.
+
+    Attributes:
+        name: `onnxruntime`, `openvino` or `ncnn`.
+        precision: `fp32`, `bf16` or `fp16`: what a site without an integer choice runs in.
+        device: `cpu`, `cuda`, `dml` or `vulkan`.
+
+    >>> str(Runtime()), str(Runtime("openvino", "bf16"))
+    ('onnxruntime', 'openvino bf16')
+    >>> Runtime.parse("ncnn fp16 vulkan")
+    Runtime(name='ncnn', precision='fp16', device='vulkan')
+    """
+
+    name: str = "onnxruntime"
+    precision: str = "fp32"
+    device: str = "cpu"
+
+    def __str__(self) -> str:
+        parts = (self.name, self.precision, self.device)
+        return " ".join(p for p in parts if p not in ("fp32", "cpu"))
+
+    @staticmethod
+    def parse(text: str) -> "Runtime":
+        """The runtime that `str` writes, its words in any order after the name."""
+        name, *words = text.split() or [""]
+        precisions = [w for w in words if w in PRECISIONS]
+        devices = [w for w in words if w in DEVICES]
+        if name not in RUNTIMES or len(words) != len(precisions) + len(devices):
+            raise InputError(
+                f"{text!r} is no runtime; it is one of {', '.join(RUNTIMES)}, then if need be one "
+                f"of {', '.join(PRECISIONS)} and one of {', '.join(DEVICES)}"
+            )
+        return Runtime(name, (precisions or ["fp32"])[0], (devices or ["cpu"])[0])
+
+
+RUNTIMES = ("onnxruntime", "openvino", "ncnn")
+PRECISIONS = ("fp32", "bf16", "fp16")
+DEVICES = ("cpu", "cuda", "dml", "vulkan")
+ONNXRUNTIME = Runtime()
+
+
+@dataclass(frozen=True)
 class Variant:
-    """A choice by name for some sites and how ranges are calibrated; other sites stay exact."""
+    """A choice by name for some sites, and what else makes its file; other sites stay as they are.
+
+    Attributes:
+        picks: (site, choice) where the choice is not the runtime's own precision.
+        calibration: How the ranges of activations were found.
+        runtime: What runs the file.
+        form: Where values are rounded: `full`, every tensor between int8 nodes, as ONNX
+            Runtime wants it; `inputs`, what int8 sites read and nothing else; `nncf`, where
+            NNCF puts it for OpenVINO.
+        repairs: What was done to the weights before they were rounded, in order.
+    """
 
     picks: tuple[tuple[str, str], ...] = ()
     calibration: str = "minmax"
+    runtime: Runtime = ONNXRUNTIME
+    form: str = "full"
+    repairs: tuple[str, ...] = ()
 
     @staticmethod
-    def of(picks: Mapping[str, str], calibration: str = "minmax") -> "Variant":
+    def of(
+        picks: Mapping[str, str],
+        calibration: str = "minmax",
+        runtime: Runtime = ONNXRUNTIME,
+        form: str = "full",
+        repairs: tuple[str, ...] = (),
+    ) -> "Variant":
         """Build a variant whose order does not matter: equal picks, equal hash."""
-        exact = FP32.name
-        return Variant(tuple(sorted((s, c) for s, c in picks.items() if c != exact)), calibration)
+        chosen = sorted((s, c) for s, c in picks.items() if c != runtime.precision)
+        return Variant(tuple(chosen), calibration, runtime, form, repairs)
 
     def at(self, site: str) -> str:
-        """Name of the choice at `site`; the exact one where nothing was picked."""
-        return dict(self.picks).get(site, FP32.name)
+        """Name of the choice at `site`; the runtime's precision where nothing was picked."""
+        return dict(self.picks).get(site, self.runtime.precision)
 
     def sites(self, choice: str) -> tuple[str, ...]:
         """Names of the sites that take `choice`."""

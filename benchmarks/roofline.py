@@ -8,7 +8,7 @@ nothing else: what matrix products, copies and launches reach of a profile.
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -101,34 +101,11 @@ def this_core(folder: Path, passes: int) -> Hardware:
     )  # fmt: skip
 
 
-def layers_of(model: Any, sites: Iterable[Any]) -> list[Layer]:
-    """Sites and the other nodes in numbers; a Relu is fused into what it follows."""
-    from justenough.subjects.onnx_model import shapes_of
-
-    shapes = shapes_of(model)
-    held = {i.name for i in model.graph.initializer}
-
-    def values(node: Any) -> float:
-        moved = [t for t in (*node.input, *node.output) if t and t not in held]
-        return float(sum(np.prod([d for d in shapes.get(t, ()) if d > 0]) for t in moved))
-
-    nodes = {n.name: n for n in model.graph.node}
-    out = [
-        Layer(s.name, s.operations, s.size, sum(values(nodes[n]) for n in s.nodes)) for s in sites
-    ]
-    taken = {n for s in sites for n in s.nodes}
-    return out + [
-        Layer(n.name, 0, 0, values(n))
-        for n in model.graph.node
-        if n.name not in taken and n.op_type not in ("Relu", "Constant")
-    ]
-
-
 def demo(folder: Path) -> tuple[list[Layer], dict[str, dict[str, str]], dict[str, Path], Any]:
     """Layers of the demo network, picks and file of each variant, and 64 rows of noise."""
     from justenough.core.subject import Variant
     from justenough.studies.nodules.study import MODEL
-    from justenough.subjects.measure import calibrate
+    from justenough.subjects.measure import calibrate, layers_of
     from justenough.subjects.onnx_model import find_sites, load_proto
     from justenough.subjects.prepare import prepare
     from justenough.subjects.quantize import int8_nodes, write_variant

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from justenough.core.subject import Variant as Variant
     from justenough.deploy.cascade import write_cascade as cascade
     from justenough.deploy.certify import certify as certify
+    from justenough.deploy.deployment import load as load
     from justenough.deploy.export import write_model as export
     from justenough.road import compress as compress
-    from justenough.subjects.onnx_model import OnnxModel as load
 
 _WHERE = {
     "Cases": "core.cases:Cases",
@@ -35,7 +35,7 @@ _WHERE = {
     "certify": "deploy.certify:certify",
     "compress": "road:compress",
     "export": "deploy.export:write_model",
-    "load": "subjects.onnx_model:OnnxModel",
+    "load": "deploy.deployment:load",
 }
 __all__ = sorted(_WHERE)
 

@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.core.cases import CertificationCases
+from justenough.core.cases import Cases, CertificationCases
 from justenough.core.certificate import evidence_json
 from justenough.core.evidence import Evidence, Verdict, overall
 from justenough.core.gate import Gate
 from justenough.core.judge import Paired, judge, prospects
 from justenough.core.quality import quality
 from justenough.core.subject import Variant
-from justenough.deploy import export
 from justenough.deploy.certify import certify, fixed_sequence, paired, seen_mark
+from justenough.measured import race, variant_of, write_stages
 from justenough.search.chain import Rung
-from justenough.survey import Road, nothing, race, variant_of
+from justenough.search.goal import Given
+from justenough.survey import Road, nothing
+from justenough.variant_file import write_variant_toml
 
 Array = NDArray[Any]
 SHIFT = 2.0
@@ -37,9 +39,19 @@ def certify_plan(
     def pairs(step: str) -> Paired:
         rung = order[int(step)]
         road.progress("certify", int(step) / max(len(order), 1))
-        return fresh.pairs(rung.variant, gate_of(rung, gate))
+        return fresh.answered(rung, gate)
 
-    found = fixed_sequence(road.contract, [str(k) for k in range(len(order))], pairs)
+    names = [str(k) for k in range(len(order))]
+    curve = road.bench.goal.curve and bool(order)
+    if curve:
+        # All points at once: each at its share of alpha, so that whoever reads them may choose.
+        road = replace(
+            road, contract=replace(road.contract, alpha=road.contract.alpha / len(order))
+        )
+        fresh = replace(fresh, road=road)
+        found = [(k, judge(road.contract, pairs(k))) for k in names]
+    else:
+        found = fixed_sequence(road.contract, names, pairs)
     steps = [
         {
             **asdict(order[int(k)]),
@@ -48,21 +60,39 @@ def certify_plan(
         }
         for k, e in found
     ]
-    plain = measured["all_int8"]
-    raw = judge(road.contract, fresh.pairs(plain, None))
-    out: dict[str, Any] = {
-        "steps": steps,
-        "plain_int8": {
-            "variant": plain,
-            "verdict": overall(raw).value,
-            "clauses": [evidence_json(e) for e in raw],
-            **{k: measured["variants"][plain][k] for k in ("speedup", "low", "high", "bytes")},
-        },
-    }
+    out: dict[str, Any] = {"steps": steps, "plain_int8": _plain_int8(road, measured, fresh)}
+    if curve:
+        out["curve"] = {"alpha": road.contract.alpha, "points": len(order)}
+        for step, rung in zip(steps, order, strict=True):
+            step |= _point(road, rung, fresh, gate)
     held = [order[int(k)] for k, e in found if overall(e) is Verdict.HELD]
     if held:
         return {**out, **deploy(road, plan, held, fresh, gate)}
     return {**out, **nothing_held(road, found)}
+
+
+def _plain_int8(road: Road, measured: Mapping[str, Any], fresh: "Fresh") -> dict[str, Any] | None:
+    """What int8 everywhere in ONNX Runtime would do on the certification cases."""
+    plain = measured["all_int8"]
+    if plain is None:
+        return None
+    raw = judge(road.contract, fresh.pairs(plain))
+    return {
+        "variant": plain,
+        "verdict": overall(raw).value,
+        "clauses": [evidence_json(e) for e in raw],
+        **{k: measured["variants"][plain][k] for k in ("speedup", "low", "high", "bytes")},
+    }
+
+
+def _point(road: Road, rung: Rung, fresh: "Fresh", gate: Gate | None) -> dict[str, Any]:
+    """The file of one point of a curve, and its time beside the reference."""
+    file = deployed_file(road, rung, fresh, gate)
+    timed = race(road, f"race/{_name(rung)}", {"point": file}, seconds=1.5, passes=4)
+    return {
+        "file": str(file.relative_to(road.bench.folder)),
+        **{k: timed["point"][k] for k in ("speedup", "low", "high", "bytes")},
+    }
 
 
 @dataclass(frozen=True)
@@ -73,36 +103,47 @@ class Fresh:
     variants: Mapping[str, Variant]
 
     def answers(self, name: str) -> dict[str, Array]:
-        """Outputs of the file of variant `name`, or of the reference, recorded."""
+        """Outputs of variant `name` in its runtime, or of the reference, recorded."""
         road, cases = self.road, self.road.parts.certification.cases
 
         def run() -> dict[str, Array]:
             road.bench.spent(f"certification/{name}", cases.n)
-            path = road.reference.path
-            if name != "reference":
-                path = road.bench.file(self.variants[name])
-            return replace(road.reference, path=path).run(cases.inputs)
+            if name == "reference":
+                return road.reference.run(cases.inputs)
+            return road.bench.subject(self.variants[name]).run(cases.inputs)
 
         return road.store.once_arrays(f"certification/{name}", run)
 
-    def pairs(self, name: str, gate: Gate | None) -> Paired:
-        """Paired outputs of the reference and `name`, alone or as a cascade with `gate`."""
-        exact, fast = self.answers("reference"), self.answers(name)
-        if gate is not None:
-            rows = gate.deferred(fast)
-            fast = {k: np.where(_rows_like(rows, v), exact[k], v) for k, v in fast.items()}
-        return paired(exact, fast, self.road.parts.certification.cases)
+    def pairs(self, name: str) -> Paired:
+        """Paired outputs of the reference and of variant `name` alone."""
+        cases = self.road.parts.certification.cases
+        return paired(self.answers("reference"), self.answers(name), cases)
+
+    def answered(self, rung: Rung, gate: Gate | None) -> Paired:
+        """Paired outputs of the reference and of a rung: its stages, one after the other."""
+        found = self.answers("reference")
+        for name, used in reversed(stages_of(rung, gate)):
+            fast = self.answers(name)
+            if used is None:
+                found = fast
+                continue
+            rows = used.deferred(fast)
+            found = {k: np.where(_rows_like(rows, found[k]), found[k], fast[k]) for k in found}
+        return paired(self.answers("reference"), found, self.road.parts.certification.cases)
 
 
 def _rows_like(rows: Array, values: Array) -> Array:
     return rows.reshape(-1, *(1,) * (values.ndim - 1))
 
 
-def gate_of(rung: Rung, gate: Gate | None) -> Gate | None:
-    """The gate of a rung, with its threshold; None for a plain variant."""
+def stages_of(rung: Rung, gate: Gate | None) -> list[tuple[str, Gate | None]]:
+    """The variants of a rung, cheapest first, each with its gate; one alone has none."""
     if gate is None or rung.threshold is None:
-        return None
-    return replace(gate, threshold=rung.threshold)
+        return [(rung.variant, None)]
+    out: list[tuple[str, Gate | None]] = [(rung.variant, replace(gate, threshold=rung.threshold))]
+    if rung.middle is not None and rung.middle_threshold is not None:
+        out.append((rung.middle, replace(gate, threshold=rung.middle_threshold)))
+    return out
 
 
 def deploy(
@@ -112,12 +153,16 @@ def deploy(
 
     The last plain and the last cascade that held are both timed; the faster is tried first.
     """
-    kinds = {r.threshold is None: r for r in held}
+    kinds = {len(stages_of(r, gate)) * (r.threshold is not None): r for r in held}
     files = {_name(r): deployed_file(road, r, fresh, gate) for r in kinds.values()}
     times = race(road, "race/deployed", files, seconds=3.0, passes=8)
-    for rung in sorted(kinds.values(), key=lambda r: -times[_name(r)]["speedup"]):
+
+    def cost(rung: Rung) -> float:
+        return rung.seconds if road.bench.objective else -float(times[_name(rung)]["speedup"])
+
+    for rung in sorted(kinds.values(), key=cost):
         speedup = times[_name(rung)]["speedup"]
-        if speedup <= 1:
+        if speedup <= 1 and road.bench.objective is None:
             reason = f"what holds is no faster here: {_name(rung)} runs at {speedup:.2f}x of fp32"
             return nothing(Verdict.BROKEN, reason)
         body = _certificate(road, plan, fresh, rung, gate)
@@ -127,23 +172,22 @@ def deploy(
 
 
 def deployed_file(road: Road, rung: Rung, fresh: Fresh, gate: Gate | None) -> Path:
-    """The one ONNX file of a rung, written when it is not there yet."""
-    path = road.bench.folder / f"{_name(rung)}.onnx"
-    write_deployed(road, fresh.variants[rung.variant], gate_of(rung, gate), path)
-    return path
+    """What deploys a rung, one ONNX file or a `cascade.toml`, written when it is not there yet."""
+    stages = [(fresh.variants[n], g) for n, g in stages_of(rung, gate)]
+    return write_deployed(road, stages, road.bench.folder / _name(rung))
 
 
-def write_deployed(road: Road, variant: Variant, gate: Gate | None, path: Path) -> None:
-    """Write the file of a variant, with a gate its cascade, when it is not there yet."""
-    if not path.is_file():
-        parts = (road.parts.calibration.cases, road.parts.search.cases)
-        mark = {**seen_mark(parts), "justenough.plan": road.store.get("plan")["sha256"]}
-        export.write_model(road.bench.file(variant), road.reference.path, gate, path, mark)
+def write_deployed(road: Road, stages: list[tuple[Variant, Gate | None]], path: Path) -> Path:
+    """Write stages, with the marks of what their making has seen and of the plan."""
+    parts = (road.parts.calibration.cases, road.parts.search.cases)
+    mark = {**seen_mark(parts), "justenough.plan": road.store.get("plan")["sha256"]}
+    return write_stages(road, stages, path, mark)
 
 
 def _name(rung: Rung) -> str:
     kind = "plain" if rung.threshold is None else f"cascade-{rung.threshold:.6g}"
-    return f"{kind}-{rung.variant}"
+    between = "" if rung.middle is None else f"-{rung.middle_threshold:.6g}-{rung.middle}"
+    return f"{kind}-{rung.variant}{between}"
 
 
 def _certificate(
@@ -177,7 +221,7 @@ def _certificate(
 def _shift(road: Road, rung: Rung, fresh: Fresh) -> list[str]:
     """Warn when the variant is noisier on the certification cases than on the search cases."""
     bench = road.bench
-    pairs = fresh.pairs(rung.variant, None)
+    pairs = fresh.pairs(rung.variant)
     change = bench.raw_score(pairs.candidate) - bench.raw_score(pairs.reference)
     there = float((change.reshape(len(change), -1) ** 2).sum(1).mean())
     here = bench.measured(fresh.variants[rung.variant], 0.0).noise
@@ -200,30 +244,41 @@ def _deployed(
 ) -> dict[str, Any]:
     """The summary's end when something cheaper holds."""
     cases = road.parts.certification.cases
-    used = gate_of(rung, gate)
-    deferral = 0.0
-    if used is not None:
-        deferral = float(used.deferred(fresh.answers(rung.variant)).mean())
+    stages = stages_of(rung, gate)
+    used = stages[0][1]
+    passed = np.ones(cases.n, bool)
+    shares = []
+    for name, g in stages:
+        if g is not None:
+            passed = passed & g.deferred(fresh.answers(name))
+            shares.append(float(passed.mean()))
     variant = fresh.variants[rung.variant]
     sites = {s.name: variant.at(s.name) for s in road.bench.sites}
+    file = deployed_file(road, rung, fresh, gate)
     out = {
         "verdict": Verdict.HELD.value,
         "reason": "",
         "certificate": body,
-        "variant_toml": export.variant_toml(variant, used, sites),
+        "variant_toml": write_variant_toml(_given_by(rung, fresh, used, cases), sites),
         "result": {
             "kind": "plain" if used is None else "cascade",
-            "file": deployed_file(road, rung, fresh, gate).name,
+            "file": str(file.relative_to(road.bench.folder)),
             "variant": rung.variant,
+            "runtime": str(variant.runtime),
             "sites": sites,
             "gate": None if used is None else asdict(used),
-            "deferral": deferral,
+            "stages": [
+                {"variant": n, "runtime": str(fresh.variants[n].runtime), "threshold": t}
+                for n, t in ((n, None if g is None else g.threshold) for n, g in stages)
+            ],
+            "deferral": shares[-1] if shares else 0.0,
+            "passed": shares,
             **timed,
         },
         "margins": margins(road, rung, fresh, used),
     }
     if cases.labels is not None:
-        pairs = fresh.pairs(rung.variant, used)
+        pairs = fresh.answered(rung, gate)
         clause = road.contract.clauses[0]
         out["quality"] = {
             "reference": quality(clause, pairs.reference, cases.labels),
@@ -232,11 +287,19 @@ def _deployed(
     return out
 
 
+def _given_by(rung: Rung, fresh: Fresh, gate: Gate | None, cases: Cases) -> Given:
+    """What a run deploys, as `variant.toml` says it."""
+    middle = None
+    if rung.middle is not None and rung.middle_threshold is not None:
+        middle = (fresh.variants[rung.middle].runtime, rung.middle_threshold)
+    return Given(fresh.variants[rung.variant], gate, middle, cases=cases.fingerprint)
+
+
 def margins(road: Road, rung: Rung, fresh: Fresh, gate: Gate | None) -> dict[str, Any] | None:
     """Counts of rows by margin of the cheap stage, and of those it alone would change."""
     if road.bench.gate is None:
         return None
-    plain = fresh.pairs(rung.variant, None)
+    plain = fresh.pairs(rung.variant)
     margin = road.bench.gate.margin(plain.candidate)
     changed = road.bench.gate.signed(plain.reference, plain.candidate) < 0
     error = np.abs(

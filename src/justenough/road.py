@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,14 @@ from justenough.core.contract import Contract
 from justenough.core.evidence import Verdict
 from justenough.core.gate import Gate
 from justenough.deploy import export
+from justenough.deploy.deployment import NAME, Deployment, load
 from justenough.errors import InputError
+from justenough.measured import make_plan, measure_variants, variant_of
 from justenough.proof import certify_plan, write_deployed
 from justenough.report.html import render
+from justenough.search.goal import Goal
 from justenough.search.workbench import Progress
-from justenough.subjects.onnx_model import file_sha256
-from justenough.survey import (
-    Announce,
-    Road,
-    described,
-    make_plan,
-    measure_variants,
-    nothing,
-    open_road,
-    too_few,
-    variant_of,
-)
+from justenough.survey import Announce, Road, described, nothing, open_road, too_few
 
 
 def nobody(at_best: list[dict[str, Any]]) -> None:
@@ -66,11 +58,13 @@ def compress(  # noqa: PLR0913 - a verb of the public interface, keywords with d
     threads: int = 1,
     progress: Progress = quiet,
     announce: Announce = nobody,
+    goal: Goal = Goal(),  # noqa: B008 - frozen
 ) -> Result:
     """Find the cheapest variant of an ONNX model that keeps a contract, and prove it.
 
-    Writes `out/model.onnx`, `certificate.json`, `variant.toml`, `report.html` and
-    `run.sqlite`. Killed at any moment, the same call goes on where it was.
+    Writes `out/model.onnx`, or `cascade.toml` with its files where a stage needs a runtime of
+    its own; and `certificate.json`, `variant.toml`, `report.html` and `run.sqlite`. Killed at
+    any moment, the same call goes on where it was.
 
     Args:
         model: An ONNX file of opset 13 or later.
@@ -83,6 +77,7 @@ def compress(  # noqa: PLR0913 - a verb of the public interface, keywords with d
             with `fresh`, into the first two only.
         fresh: Certification cases given apart.
         batch: Rows of a call when deployed; times are measured there.
+        goal: What to minimise, for what machine, with which runtimes, pins and time.
         threads: Threads of a session when deployed.
 
     Raises:
@@ -91,7 +86,7 @@ def compress(  # noqa: PLR0913 - a verb of the public interface, keywords with d
         DataReuseError: `fresh` shares groups or rows with `cases`.
     """
     road = open_road(
-        model, cases, contract, out, fresh, shares, batch, threads, progress, announce
+        model, cases, contract, out, fresh, shares, batch, threads, progress, announce, goal
     )
     try:
         known = road.store.get("summary")
@@ -136,7 +131,7 @@ def finish(road: Road, summary: dict[str, Any]) -> None:
     if result is not None:
         put_model(road, summary, result)
         certificate = {**summary["certificate"]}
-        certificate["candidate"] = {**certificate["candidate"], "file": "model.onnx"}
+        certificate["candidate"] = {**certificate["candidate"], "file": deployed_name(result)}
         export.write_text(road.out / "certificate.json", json.dumps(certificate, indent=2) + "\n")
         export.write_text(road.out / "variant.toml", summary["variant_toml"])
     export.write_text(road.out / "report.html", render(summary))
@@ -144,26 +139,47 @@ def finish(road: Road, summary: dict[str, Any]) -> None:
     shutil.rmtree(road.bench.folder, ignore_errors=True)
 
 
+def deployed_name(result: Mapping[str, Any]) -> str:
+    """Name in the output folder of what is deployed."""
+    return NAME if Path(result["file"]).name == NAME else "model.onnx"
+
+
 def put_model(road: Road, summary: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Put the certified file in place, built again if it is gone; never beside another's."""
-    deployed = road.out / "model.onnx"
+    """Put the certified files in place, built again if they are gone; never beside another's."""
+    deployed = road.out / deployed_name(result)
     certified = summary["certificate"]["candidate"]["sha256"]
     if deployed.is_file():
-        if file_sha256(deployed) != certified:
+        if _digest(deployed) != certified:
             raise InputError(
                 f"{str(deployed)!r} is not the file that was certified; move it away to have "
                 "that one put back"
             )
         return
     built = road.bench.folder / result["file"]
+    entries = summary["search"]["variants"]
     gate = None if result["gate"] is None else Gate(**result["gate"])
-    entry = summary["search"]["variants"][result["variant"]]
-    write_deployed(road, variant_of(entry), gate, built)
-    if file_sha256(built) != certified:
+    stages = [
+        (
+            variant_of(entries[s["variant"]]),
+            None if gate is None else replace(gate, threshold=s["threshold"]),
+        )
+        for s in result["stages"]
+    ]
+    name = built.parent if built.name == NAME else built.with_suffix("")
+    write_deployed(road, stages, name)
+    if _digest(built) != certified:
         raise InputError(
             f"{str(deployed)!r} is gone and cannot be built again to the byte; compress into a "
             "new folder"
         )
-    for extra in built.parent.glob(built.name + ".data"):
+    extras = Deployment(built).files[1:] if built.name == NAME else ()
+    for extra in (*extras, *built.parent.glob(built.name + ".data")):
         extra.replace(road.out / extra.name)
     built.replace(deployed)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return load(path).sha256
+    except InputError:
+        return ""

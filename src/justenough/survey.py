@@ -1,10 +1,9 @@
 """The first half of the road: check what was given, measure, search, fix the plan."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,11 @@ from justenough.core.contract import Contract
 from justenough.core.evidence import Verdict
 from justenough.core.judge import at_best, judge, units_for
 from justenough.core.store import Store
-from justenough.core.subject import Variant, centred_power
-from justenough.deploy import clock, export
 from justenough.deploy.certify import paired, stored_bytes
 from justenough.deploy.environment import runtime
 from justenough.errors import InputError
-from justenough.search.chain import DeferralCost, pareto_chain, rungs
-from justenough.search.program import build_program
-from justenough.search.workbench import Progress, Workbench, key
-from justenough.subjects.measure import all_int8
+from justenough.search.goal import THIS_MACHINE, Goal
+from justenough.search.workbench import Progress, Workbench
 from justenough.subjects.onnx_model import OnnxModel, load_proto
 
 Array = NDArray[Any]
@@ -34,7 +29,11 @@ Announce = Callable[[list[dict[str, Any]]], None]
 
 @dataclass(frozen=True)
 class Road:
-    """Where a run is: its folder, its store, its parts."""
+    """Where a run is: its folder, its store, its parts.
+
+    Attributes:
+        deadline: By `time.monotonic`; what is measured by then is certified.
+    """
 
     out: Path
     store: Store
@@ -44,6 +43,12 @@ class Road:
     reference: OnnxModel
     at_best: list[dict[str, Any]]
     shares: tuple[float, ...] | None
+    deadline: float
+
+    @property
+    def late(self) -> bool:
+        """Whether the time for measuring further candidates is over."""
+        return time.monotonic() > self.deadline
 
     @property
     def progress(self) -> Progress:
@@ -62,6 +67,7 @@ def open_road(  # noqa: PLR0913 - the one place where everything given is checke
     threads: int,
     progress: Progress,
     announce: Announce,
+    goal: Goal,
 ) -> Road:
     """Check everything that was given, then open the run store of `out`."""
     out = Path(out)
@@ -76,6 +82,8 @@ def open_road(  # noqa: PLR0913 - the one place where everything given is checke
         parts = split_apart(cases, reference.check_cases(fresh))
     else:
         parts = split(cases, shares)
+    if goal.given is not None:
+        goal.given.check_fresh(parts.certification.cases.fingerprint)
     best = what_is_possible(contract, parts.certification.cases)
     announce(best)
     searched = contract.scaled(parts.search.cases.n / parts.certification.cases.n)
@@ -95,16 +103,24 @@ def open_road(  # noqa: PLR0913 - the one place where everything given is checke
         "share, batch or thread count": json.dumps([shares, reference.batch, threads]),
         "version of justenough": version("justenough"),
         "runtime or processor": json.dumps(runtime(threads=threads, batch=reference.batch)),
+        "goal": goal.identity,
     }
     store = Store(out / "run.sqlite", identity)
-    bench = Workbench(
-        store, out / ".work", reference, parts.calibration, parts.search, searched,
-        reference.batch, threads, progress,
-    )  # fmt: skip
-    if store.get("reference/search") is None and outputs:
-        store.put("reference/search", sorted(outputs), outputs, seconds=taken)
-        bench.spent("reference", parts.search.cases.n)
-    return Road(out, store, bench, parts, contract, reference, best, None if fresh else shares)
+    try:
+        bench = Workbench(
+            store, out / ".work", reference, parts.calibration, parts.search, searched,
+            reference.batch, threads, progress, goal,
+        )  # fmt: skip
+        if store.get("reference/search") is None and outputs:
+            store.put("reference/search", sorted(outputs), outputs, seconds=taken)
+            bench.spent("reference", parts.search.cases.n)
+    except BaseException:
+        store.close()  # it holds the folder
+        raise
+    # The rest of the time is for certifying what was found.
+    end = time.monotonic() + 0.7 * (np.inf if goal.budget_s is None else goal.budget_s)
+    given = None if fresh else shares
+    return Road(out, store, bench, parts, contract, reference, best, given, end)
 
 
 def _check_folder(out: Path) -> None:
@@ -166,96 +182,22 @@ def described(road: Road) -> dict[str, Any]:
         },
         "cases": {"grouped": road.parts.search.cases.groups is not None, **parts},
         "environment": runtime(threads=road.bench.threads, batch=road.bench.batch),
+        "goal": _goal(road.bench.goal),
     }
+
+
+def _goal(goal: Goal) -> dict[str, Any]:
+    counted = goal.minimise == "energy-estimate" or goal.target != THIS_MACHINE
+    return {
+        "minimise": goal.minimise, "target": goal.target, "runtimes": goal.runtimes,
+        "pins": goal.pins, "given": goal.given is not None, "budget_s": goal.budget_s,
+        "curve": goal.curve, "workers": goal.workers, "estimated": counted,
+    }  # fmt: skip
 
 
 def nothing(verdict: Verdict, reason: str) -> dict[str, Any]:
     """The summary's end when nothing cheaper was certified."""
     return {"verdict": verdict.value, "reason": reason, "result": None}
-
-
-def race(
-    road: Road, step: str, files: Mapping[str, Path], *, seconds: float, passes: int
-) -> dict[str, Any]:
-    """Time files beside the reference, all in one run; recorded as `step`."""
-
-    def run() -> dict[str, Any]:
-        got = clock.race(
-            road.reference.path, files, road.parts.search.cases.inputs, batch=road.bench.batch,
-            threads=road.bench.threads, seconds=seconds, passes=passes,
-        )  # fmt: skip
-        road.bench.spent(step, sum(r.rows * (r.repeats + 1) for r in got.values()))
-        return {n: {**asdict(r), "bytes": stored_bytes(files[n])} for n, r in got.items()}
-
-    found: dict[str, Any] = road.store.once(step, run)
-    return found
-
-
-def measure_variants(road: Road) -> dict[str, Any]:
-    """Measure sites, propose a chain, build its files, time them and run the search cases."""
-    bench = road.bench
-    road.progress("reference", 0.0)
-    bench.outputs  # noqa: B018 - a run that was killed before they were recorded makes them now
-    seconds = road.store.seconds()["reference/search"] / bench.search.cases.n
-    road.store.once("reference/seconds", lambda: seconds)
-    if not bench.sites:
-        return {"sites": {}}
-    calibrations = bench.best_calibration()
-    best = calibrations["best"]
-    sensitivity = bench.sensitivity(best)
-    chain = pareto_chain(build_program(bench.cost_table()), sensitivity["noise"])
-    everything = replace(all_int8(bench.sites), calibration=best)
-    variants = {key(everything): everything}
-    predicted: dict[str, Any] = {}
-    for p in chain:
-        v = replace(p.variant, calibration=best)
-        variants[key(v)] = v
-        predicted[key(v)] = {"predicted_s": p.seconds / bench.batch, "predicted_noise": p.noise}
-    road.progress("build and time", 0.0)
-    files = {name: bench.file(v) for name, v in variants.items()}
-    if bench.gate is not None:
-        files["gate"] = idle_cascade(road, files[key(everything)])
-    times = race(road, "race", files, seconds=2.5, passes=2)
-    built = {}
-    for k, (name, v) in enumerate(variants.items()):
-        road.progress("search cases", k / len(variants))
-        m = bench.measured(v, times[name]["candidate_s"])
-        pairs = paired(bench.outputs, bench.answers(v), bench.search.cases)
-        built[name] = {
-            "int8_sites": v.sites("int8"),
-            "calibration": v.calibration,
-            "noise": m.noise,
-            "changed": judge(bench.contract, pairs)[0].changed,
-            **times[name],
-            **predicted.get(name, {}),
-        }
-    return {
-        "sites": {s.name: {**asdict(s), "choices": None} for s in bench.sites},
-        "calibrations": calibrations,
-        "sensitivity": sensitivity,
-        "signal": centred_power(bench.raw_score(bench.outputs)),
-        "all_int8": key(everything),
-        "gate_s": max(times["gate"]["candidate_s"] - times[key(everything)]["candidate_s"], 0.0)
-        if bench.gate is not None
-        else 0.0,
-        "variants": built,
-        "call_cost": road.store.once(
-            "call cost",
-            lambda: clock.call_cost(
-                road.reference.path, bench.search.cases.inputs,
-                batch=bench.batch, threads=bench.threads,
-            ),
-        ),
-    }  # fmt: skip
-
-
-def idle_cascade(road: Road, fast: Path) -> Path:
-    """A cascade of `fast` that defers nothing, to time what its gate costs."""
-    path = road.bench.folder / "gate.onnx"
-    if not path.is_file() and road.bench.gate is not None:
-        never = replace(road.bench.gate, threshold=-1.0)
-        export.write_model(fast, road.reference.path, never, path, {})
-    return path
 
 
 def answers_on(cases: Cases, reference: OnnxModel, contract: Contract) -> dict[str, Array]:
@@ -279,42 +221,3 @@ def _check_decisions(contract: Contract, outputs: Mapping[str, Array]) -> None:
                     f"{clause.cut or 0.0:g}, so that no decision could change; "
                     "give the cut that decides: decision_stability(cut=NUMBER)"
                 )
-
-
-def variant_of(entry: Mapping[str, Any]) -> Variant:
-    """The variant that a summary's entry describes."""
-    return Variant.of(dict.fromkeys(entry["int8_sites"], "int8"), entry["calibration"])
-
-
-def make_plan(road: Road, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Fix the candidates, their order and thresholds; recorded before certification."""
-    bench = road.bench
-
-    def run() -> dict[str, Any]:
-        calls = measured["call_cost"]
-        (k0, t0), (k1, t1) = calls[0], calls[-1]
-        per_row = (t1 - t0) / (k1 - k0) if k1 > k0 else t1 / k1
-        if road.reference.fixed_batch and road.reference.fixed_batch > 1:
-            cost = DeferralCost(t1, 0.0, bench.batch, measured["gate_s"])
-        else:
-            cost = DeferralCost(max(t0 - per_row, 0.0), per_row, bench.batch, measured["gate_s"])
-        entries = measured["variants"]
-        race_s = next(iter(entries.values()))["reference_s"]
-        order = rungs(
-            bench.margins,
-            [bench.measured(variant_of(e), e["candidate_s"]) for e in entries.values()],
-            race_s,
-            cost,
-        )
-        body = {
-            "contract": [c.text for c in road.contract.clauses],
-            "alpha": road.contract.alpha,
-            "gate": None if bench.gate is None else asdict(bench.gate),
-            "reference_s": race_s,
-            "rungs": [asdict(r) for r in order],
-        }
-        text = json.dumps(body, sort_keys=True)
-        return {**body, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-    plan: dict[str, Any] = road.store.once("plan", run)
-    return plan

@@ -23,8 +23,9 @@ from justenough.core.subject import Site, Variant  # noqa: E402
 from justenough.errors import InputError  # noqa: E402
 from justenough.subjects import gradient, quantize  # noqa: E402
 from justenough.subjects.gradient import site_noise  # noqa: E402
-from justenough.subjects.onnx_model import find_sites, session  # noqa: E402
+from justenough.subjects.onnx_model import find_sites  # noqa: E402
 from justenough.subjects.prepare import prepare  # noqa: E402
+from justenough.subjects.sessions import session  # noqa: E402
 from justenough.subjects.torch_graph import UnsupportedOperator, torch_graph  # noqa: E402
 
 Array = NDArray[Any]

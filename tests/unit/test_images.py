@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from justenough.core.cases import Cases
+from justenough.core.rows import Rows
 from justenough.errors import InputError
 from justenough.subjects.images import load_images
 
@@ -105,3 +107,30 @@ def test_images_that_cannot_be_read(pets: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("justenough.subjects.images.LARGEST", 20)
     with pytest.raises(InputError, match=r"has 6x4 pixels; at most 20"):
         load_images(pets, "x", "2x2")
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_many_images_are_decoded_when_they_are_asked_for(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    options = {"mean": "0.5,0.25,0", "std": "0.5", "layout": layout}
+    held = load_images(pets, "x", "3x2", **options)
+    monkeypatch.setattr("justenough.subjects.images.IN_MEMORY_BYTES", 3 * 72 - 1)
+    cases = load_images(pets, "x", "3x2", **options)
+    assert isinstance(held.inputs["x"], np.ndarray) and isinstance(cases.inputs["x"], Rows)
+    assert cases.fingerprint == held.fingerprint
+    assert cases.digests == held.digests
+    pick = np.array([2, 0])
+    assert np.array_equal(cases.take(pick).inputs["x"][:], held.inputs["x"][pick])
+
+
+def test_images_that_change_meanwhile(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("justenough.subjects.images.IN_MEMORY_BYTES", 0)
+    cases = load_images(pets, "x", "3x2")
+    os.utime(pets / "dog" / "b.png", ns=(0, 0))
+    assert cases.inputs["x"][:2].shape == (2, 3, 2, 3)
+    with pytest.raises(InputError, match=r"the image b\.png changed while the cases were read"):
+        cases.inputs["x"][2:]
+    (pets / "dog" / "b.png").unlink()
+    with pytest.raises(InputError, match=r"cannot read the image b\.png: .*No such file"):
+        cases.inputs["x"][2:]

@@ -37,6 +37,10 @@ def _seconds(table: CostTable, picked: frozenset[str]) -> float:
     return table.fp32_s + units + sum(_edge_seconds(e, states) for e in table.edges)
 
 
+def keyed(noise: dict[str, float]) -> dict[tuple[str, str], float]:
+    return {(s, "int8"): power for s, power in noise.items()}
+
+
 def _random(rng: np.random.Generator) -> tuple[CostTable, dict[str, float]]:
     units: list[Unit] = []
     for k in range(8):
@@ -68,7 +72,7 @@ def test_solve_equals_trying_everything(seed: int) -> None:
         for c in itertools.combinations(table.sites, r)
     ]  # fmt: skip
     for budget in (np.inf, 0.6 * sum(noise.values()), 0.3 * sum(noise.values()), 0.01):
-        found = program.solve(noise, budget)
+        found = program.solve(keyed(noise), budget)
         assert found is not None
         variant, seconds = found
         within = [s for s in subsets if sum(noise[x] for x in s) <= budget]
@@ -86,19 +90,22 @@ def test_excluded_variants_do_not_come_again() -> None:
     known: list[Variant] = []
     seconds = []
     for _ in range(2 ** len(table.sites)):
-        found = program.solve(noise, np.inf, known)
+        found = program.solve(keyed(noise), np.inf, known)
         assert found is not None
         known.append(found[0])
         seconds.append(found[1])
     assert len(set(known)) == 2 ** len(table.sites)
     assert (np.diff(seconds) >= -1e-6).all()
-    assert program.solve(noise, np.inf, known) is None
+    assert program.solve(keyed(noise), np.inf, known) is None
 
 
 def test_a_budget_of_nothing_keeps_the_exact_model() -> None:
     table = CostTable((Unit("n", "s", (), 2.0, 1.0),), (), 2.0)
-    assert build_program(table).solve({"s": 1.0}, 1e-9) == (Variant(), 2.0)
-    assert build_program(table).solve({"s": 1.0}, 1.0) == (Variant.of({"s": "int8"}), 1.0)
+    assert build_program(table).solve({("s", "int8"): 1.0}, 1e-9) == (Variant(), 2.0)
+    assert build_program(table).solve({("s", "int8"): 1.0}, 1.0) == (
+        Variant.of({"s": "int8"}),
+        1.0,
+    )
 
 
 def test_sites_come_in_the_order_of_their_units() -> None:

@@ -13,7 +13,9 @@ from justenough.errors import InputError
 
 def run(  # noqa: PLR0913 - one for each option
     reference: Annotated[Path, typer.Argument(help="The model whose decisions are to be kept.")],
-    candidate: Annotated[Path, typer.Argument(help="Any ONNX file with the same outputs.")],
+    candidate: Annotated[
+        Path, typer.Argument(help="Any ONNX file with the same outputs, or a cascade.toml.")
+    ],
     cases: options.CasesOption,
     out: Annotated[Path, typer.Option("-o", "--out", help="Certificate to write (JSON).")],
     keep: options.KeepOption = [],  # noqa: B006 - typer reads it, nobody writes it
@@ -31,6 +33,7 @@ def run(  # noqa: PLR0913 - one for each option
     from justenough.core.cases import CertificationCases
     from justenough.core.judge import prospects
     from justenough.deploy.certify import certify
+    from justenough.deploy.deployment import load
     from justenough.deploy.export import write_text
     from justenough.subjects.onnx_model import OnnxModel, load_proto
 
@@ -39,8 +42,8 @@ def run(  # noqa: PLR0913 - one for each option
         raise InputError(f"{str(out)!r} exists; certificates are never overwritten, name another")
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {str(out.parent)!r} to put {out.name!r} in")
-    for path in (reference, candidate):
-        load_proto(path)
+    load_proto(reference)
+    load(candidate)
     names = OnnxModel(reference).input_names
     fresh = CertificationCases(options.cases_of(cases, names, image, mean, std, layout))
     got = certify(reference, candidate, fresh, terms, batch=batch, threads=threads)

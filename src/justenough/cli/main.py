@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from justenough.cli import certify, compress, demo, inspect, report, verify
+from justenough.cli import certify, compress, demo, inspect, report, run, verify
 from justenough.errors import JustEnoughError
 
 STOPPED = 130
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (inspect, compress, certify, verify, report, demo):
+for verb in (inspect, compress, certify, verify, run, report, demo):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.run)
 
 

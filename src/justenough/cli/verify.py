@@ -32,6 +32,7 @@ def run(  # noqa: PLR0913 - one for each option
         shares_in,
     )
     from justenough.deploy.certify import certify
+    from justenough.deploy.deployment import load
     from justenough.subjects.onnx_model import OnnxModel, load_proto
 
     body = read_certificate(certificate)
@@ -39,8 +40,8 @@ def run(  # noqa: PLR0913 - one for each option
     # Only the name: a certificate is untrusted and may not point out of its folder.
     named = Path(str(body["candidate"].get("file", ""))).name or "model.onnx"
     candidate = candidate or certificate.parent / named
-    for path in (reference, candidate):
-        load_proto(path)
+    load_proto(reference)
+    load(candidate)
     given = OnnxModel(reference).check_cases(
         options.cases_of(cases, OnnxModel(reference).input_names, image, mean, std, layout)
     )

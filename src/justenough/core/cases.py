@@ -5,7 +5,6 @@ searched on cannot be confused with one that somebody did.
 """
 
 import hashlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.core.case_files import read_arrays
+from justenough.core.rows import Column, Rows, blocks, blocks_of, not_finite, take
 from justenough.errors import DataReuseError, InputError
 
 Array = NDArray[Any]
@@ -38,15 +39,19 @@ def key_fraction(key: str) -> float:
 class Cases:
     """Inputs by name, one row a case, with optional labels and group keys.
 
+    Inputs may stay on disk (`Rows`): they are checked, hashed, split and run some rows at a
+    time. What grows with the number of rows is in memory: labels, keys, digests, outputs.
+
     Attributes:
-        inputs: Arrays named like the model's inputs, each (n, ...), finite where float.
+        inputs: Arrays named like the model's inputs, each (n, ...), finite where float; or
+            rows that are read when they are asked for.
         labels: (n,) integer classes, or booleans for a score; negative means no label.
         groups: (n,) keys of what is independent (patient, lesion, scaffold); rows of one
             group share it. Without groups, rows with identical inputs count as one group,
             so that repeating a case cannot strengthen a certificate.
     """
 
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, Column]
     labels: Array | None = None
     groups: Array | None = None
 
@@ -82,13 +87,14 @@ class Cases:
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """Per row, a digest of all its inputs (BLAKE2b, 64 bits)."""
-        rows = [np.ascontiguousarray(self.inputs[name]) for name in sorted(self.inputs)]
         out = []
-        for i in range(self.n):
-            h = hashlib.blake2b(digest_size=8)
-            for r in rows:
-                h.update(r[i].tobytes())
-            out.append(h.hexdigest())
+        for rows in blocks_of(tuple(self.inputs[name] for name in sorted(self.inputs))):
+            whole = [np.ascontiguousarray(r) for r in rows]
+            for i in range(len(whole[0])):
+                h = hashlib.blake2b(digest_size=8)
+                for r in whole:
+                    h.update(r[i].tobytes())
+                out.append(h.hexdigest())
         return tuple(out)
 
     @cached_property
@@ -114,16 +120,21 @@ class Cases:
         for name, value in (*named.items(), ("labels", self.labels), ("groups", self.groups)):
             if value is not None:
                 h.update(f"{name}\0{value.dtype.str}\0{value.shape}\0".encode())
-                h.update(np.ascontiguousarray(value).tobytes())
+                for block in blocks(value):
+                    h.update(np.ascontiguousarray(block).tobytes())
         return h.hexdigest()
 
     def take(self, rows: Array) -> "Cases":
-        """The cases at `rows`, an index or mask array."""
-        return Cases(
-            {name: value[rows] for name, value in self.inputs.items()},
+        """The cases at `rows`, an index or mask array; of inputs on disk none is read."""
+        out = Cases(
+            {name: take(value, rows) for name, value in self.inputs.items()},
             None if self.labels is None else self.labels[rows],
             None if self.groups is None else self.groups[rows],
         )
+        if "digests" in self.__dict__:  # known of all rows: they need not be read again
+            picked = np.arange(self.n)[rows].tolist()
+            out.__dict__["digests"] = tuple(self.digests[i] for i in picked)
+        return out
 
 
 @dataclass(frozen=True)
@@ -220,7 +231,8 @@ def split_apart(cases: Cases, fresh: Cases, shares: tuple[float, float] = (0.5, 
 def load_cases(path: Path | str, input_names: Sequence[str]) -> Cases:
     """Read cases from `.npz` (arrays named like the inputs) or `.npy` (one input).
 
-    Nothing is ever unpickled: an object array is an error.
+    Nothing is ever unpickled: an object array is an error. Large inputs stay on disk, as
+    `read_arrays` says.
 
     Raises:
         InputError: The file is missing, unreadable, not NumPy's, or does not fit.
@@ -228,9 +240,9 @@ def load_cases(path: Path | str, input_names: Sequence[str]) -> Cases:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no cases file at {str(path)!r}; give an .npz or .npy file")
-    arrays = _read_arrays(path, input_names)
+    arrays = read_arrays(path, input_names)
     inputs = {k: v for k, v in arrays.items() if k not in RESERVED or k in input_names}
-    labels, groups = (None if k in input_names else arrays.get(k) for k in RESERVED)
+    labels, groups = (None if k in input_names else _aside(arrays.get(k)) for k in RESERVED)
     missing = sorted(set(input_names) - set(inputs))
     extra = sorted(set(inputs) - set(input_names))
     if missing or extra:
@@ -241,48 +253,20 @@ def load_cases(path: Path | str, input_names: Sequence[str]) -> Cases:
     return Cases(inputs, labels, groups)
 
 
-def _read_arrays(path: Path, input_names: Sequence[str]) -> dict[str, Array]:
-    if path.suffix not in (".npz", ".npy"):
-        raise InputError(f"cases file {path.name!r} ends in {path.suffix!r}; give .npz or .npy")
-    try:
-        if path.suffix == ".npy":
-            if len(input_names) != 1:
-                raise InputError(
-                    f"{path.name} holds one array but the model has the inputs "
-                    f"{sorted(input_names)}; give an .npz with an array for each"
-                )
-            with path.open("rb") as f:
-                return {input_names[0]: np.lib.format.read_array(f, allow_pickle=False)}
-        if not zipfile.is_zipfile(path):
-            with path.open("rb") as f:
-                if f.read(6) == b"\x93NUMPY":
-                    raise InputError(f"{path.name} is one array named .npz; rename it to .npy")
-            raise ValueError("it is cut short or was not written by numpy.savez")
-        with path.open("rb") as f, np.load(f, allow_pickle=False) as z:
-            arrays = {name: z[name] for name in z.files}
-        for name, value in arrays.items():
-            if not isinstance(value, np.ndarray):
-                raise ValueError(f"{name!r} in it is not an array")
-        return arrays
-    except InputError:
-        raise
-    except Exception as e:  # zipfile, zlib and NumPy have many ways to say that a file is damaged
-        said = (str(e).strip() or type(e).__name__).splitlines()[0]
-        why = "it holds pickled objects" if "Object arrays" in said else said
-        raise InputError(
-            f"cannot read {path.name}: {why}; save plain numeric arrays with numpy.savez"
-        ) from e
+def _aside(value: Column | None) -> Any:
+    """Labels and groups in memory; what cannot be either stays where it is, and is refused."""
+    return np.asarray(value) if isinstance(value, Rows) and value.ndim == 1 else value
 
 
-def _check_input(name: str, value: Array) -> None:
+def _check_input(name: str, value: Column) -> None:
     if value.dtype.kind not in "fiub" or value.dtype.itemsize > 8:
         raise InputError(
             f"input {name!r} has type {value.dtype}; give a numeric array of at most 64 bits"
         )
     if value.ndim == 0:
         raise InputError(f"input {name!r} is a single number; give an array with a row per case")
-    if value.dtype.kind == "f" and not np.isfinite(value).all():
-        bad = int((~np.isfinite(value)).sum())
+    bad = not_finite(value)
+    if bad:
         raise InputError(
             f"input {name!r} (shape {value.shape}) has {bad} NaN or infinite values; "
             "clip or drop them"

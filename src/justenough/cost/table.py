@@ -42,12 +42,26 @@ class Edge:
 
 
 @dataclass(frozen=True)
+class Local:
+    """A choice whose node reads and writes floats, so that its neighbours do not matter.
+
+    Attributes:
+        change_s: Seconds per call that it adds to the site in float32; negative where faster.
+    """
+
+    site: str
+    choice: str
+    change_s: float
+
+
+@dataclass(frozen=True)
 class CostTable:
     """Measured costs of one model at one batch size and thread count, in seconds per call."""
 
     units: tuple[Unit, ...]
     edges: tuple[Edge, ...]
     fp32_s: float
+    local: tuple[Local, ...] = ()
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from justenough.core.certificate import Certificate
 from justenough.core.contract import Contract
 from justenough.core.evidence import Evidence, Verdict, overall
 from justenough.core.judge import Paired, judge
+from justenough.deploy.deployment import Deployment, Loaded, load
 from justenough.deploy.environment import runtime
 from justenough.errors import DataReuseError, InputError
 from justenough.subjects.onnx_model import OnnxModel, load_proto
@@ -32,13 +33,16 @@ def seen_mark(parts: Sequence[Cases]) -> dict[str, str]:
 
 def refuse_seen(candidate: Path, cases: Cases) -> None:
     """Raise DataReuseError if `candidate` was made with any of these rows."""
-    model = onnx.load(str(candidate), format="protobuf", load_external_data=False)
-    mark = next((p.value for p in model.metadata_props if p.key == SEEN), None)
+    if candidate.suffix == ".toml":
+        mark = Deployment(candidate).table.get(SEEN)
+    else:
+        model = onnx.load(str(candidate), format="protobuf", load_external_data=False)
+        mark = next((p.value for p in model.metadata_props if p.key == SEEN), None)
     if mark is None:
         return
     try:
         seen = set(np.frombuffer(base64.b64decode(mark), "<u8").tolist())
-    except ValueError as e:
+    except (ValueError, TypeError) as e:
         raise InputError(f"{candidate.name} has a damaged {SEEN!r} entry: {e}") from e
     shared = sum(int(d, 16) in seen for d in cases.digests)
     if shared:
@@ -117,9 +121,8 @@ def certify(  # noqa: PLR0913 - a verb of the public interface, keywords with de
             f"certify takes CertificationCases, got {type(cases).__name__}; cases that chose "
             "the candidate cannot certify it"
         )
-    for path in (reference, candidate):
-        load_proto(path)
-    ref, cand = (OnnxModel(p, threads, batch) for p in (reference, candidate))
+    load_proto(reference)
+    ref, cand = OnnxModel(reference, threads, batch), load(candidate, threads, batch)
     if set(cand.input_names) != set(ref.input_names):
         raise InputError(
             f"inputs differ: {ref.name} takes {sorted(ref.input_names)}, "
@@ -162,16 +165,15 @@ def notes_on(cases: Cases) -> tuple[str, ...]:
     return ()
 
 
-def _described(model: OnnxModel) -> dict[str, Any]:
-    return {
-        "file": model.path.name,
-        "sha256": model.sha256,
-        "bytes": stored_bytes(model.path),
-    }
+def _described(model: Loaded) -> dict[str, Any]:
+    out = {"file": model.path.name, "sha256": model.sha256, "bytes": stored_bytes(model.path)}
+    return out if isinstance(model, OnnxModel) else {**out, "stages": model.described()}
 
 
 def stored_bytes(path: Path) -> int:
-    """Bytes of a model file with the external weights beside it."""
-    return path.stat().st_size + sum(
-        p.stat().st_size for p in path.parent.glob(path.name + ".data")
-    )
+    """Bytes of what is deployed: a model file with the weights beside it, or all stages' files."""
+    if path.suffix == ".toml":
+        return sum(p.stat().st_size for p in Deployment(path).files)
+    beside = (path.with_name(path.name + ".data"), path.with_suffix(".bin"))
+    kept = beside[1:] if path.suffix == ".xml" else beside[:1]
+    return path.stat().st_size + sum(p.stat().st_size for p in kept if p.is_file())

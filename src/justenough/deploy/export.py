@@ -1,14 +1,11 @@
-"""Writes what a run gives back: the deployable file and the editable variant."""
+"""Writes what a run gives back."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import onnx
 
 from justenough.core.gate import Gate
-from justenough.core.subject import Variant
 from justenough.deploy.cascade import write_cascade
 
 
@@ -33,22 +30,3 @@ def write_model(
     large = model.ByteSize() > 2**31 - 2**20
     onnx.save(model, str(part), save_as_external_data=large, location=out.name + ".data")
     part.replace(out)
-
-
-def variant_toml(variant: Variant, gate: Gate | None, sites: Mapping[str, str]) -> str:
-    """The variant as TOML: calibration, cascade, and the choice of every site."""
-    lines = [
-        "# The choice at every site of the model, and when the exact model answers instead.",
-        f"calibration = {_toml(variant.calibration)}",
-        "",
-    ]
-    if gate is not None:
-        fields = {k: v for k, v in asdict(gate).items() if v is not None}
-        lines += ["[cascade]", *(f"{k} = {_toml(v)}" for k, v in fields.items()), ""]
-    lines += ["[sites]", *(f"{_toml(s)} = {_toml(c)}" for s, c in sites.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: str | float) -> str:
-    """A TOML value: JSON's, whose escapes TOML shares but for DEL and pairs of surrogates."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,6 +1,6 @@
 """The chain of candidates, from safe to bold, fixed before certification cases are read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.core.subject import Variant
-from justenough.search.program import Program
+from justenough.search.program import Noise, Program
 
 Array = NDArray[Any]
 STEP_DB = 3.0
@@ -18,38 +18,42 @@ MAX_RUNGS = 24
 
 @dataclass(frozen=True)
 class Proposal:
-    """A variant that the program proposes: fastest within its noise.
+    """A variant that the program proposes: cheapest within its noise.
 
     Attributes:
-        seconds: Predicted seconds per call.
+        cost: Predicted cost, in the objective's unit per call.
         noise: Predicted noise power, in squared units of the score.
     """
 
     variant: Variant
-    seconds: float
+    cost: float
     noise: float
 
 
 def pareto_chain(
-    program: Program, noise: Mapping[str, float], *, most: int = MAX_VARIANTS
+    program: Program,
+    noise: Noise,
+    *,
+    most: int = MAX_VARIANTS,
+    pins: Mapping[str, str] = {},
 ) -> list[Proposal]:
-    """Return the fastest variant for each of a row of noise budgets, boldest first.
+    """Return the cheapest variant for each of a row of noise budgets, boldest first.
 
-    Budgets fall by 3 dB from the noise of the unconstrained optimum until nothing is faster
-    than the reference.
+    Budgets fall by 3 dB from the noise of the unconstrained optimum until nothing is cheaper
+    than picking nothing.
     """
     out: list[Proposal] = []
     budget = np.inf
     while len(out) < most:
-        found = program.solve(noise, budget)
+        found = program.solve(noise, budget, pins=pins)
         if found is None or not found[0].picks:
             break
-        variant, seconds = found
-        power = sum(noise[s] for s, _ in variant.picks)
-        if seconds >= program.fp32_s:
+        variant, cost = found
+        power = sum(noise.get(p, 0.0) for p in variant.picks)
+        if cost >= program.base:
             break
         if all(variant.picks != p.variant.picks for p in out):
-            out.append(Proposal(variant, seconds, power))
+            out.append(Proposal(variant, cost, power))
         budget = power * 10 ** (-STEP_DB / 10)
     return out
 
@@ -65,6 +69,7 @@ class Measured:
             where the contract has no margin.
         margin: (n,) margin that its own gate reads, or None.
         noise: Mean squared change of the score.
+        gate_s: Seconds per case that looking at its margins takes, deferred or not.
     """
 
     name: str
@@ -72,6 +77,7 @@ class Measured:
     kept: Array | None
     margin: Array | None
     noise: float
+    gate_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,9 +86,12 @@ class Rung:
 
     Attributes:
         threshold: In the margin's unit; None means no cascade.
-        deferral: Predicted share of deferred rows.
+        deferral: Predicted share of rows that the exact stage answers.
         risk: Predicted share of rows changed; it only ranks.
         seconds: Predicted seconds per case.
+        middle: A second variant, which answers deferred rows first; None with two stages.
+        middle_threshold: Margin of its own up to which it passes rows on.
+        passed: Predicted share of rows that the first stage passes on.
     """
 
     variant: str
@@ -90,6 +99,9 @@ class Rung:
     deferral: float
     risk: float
     seconds: float
+    middle: str | None = None
+    middle_threshold: float | None = None
+    passed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -146,11 +158,21 @@ def thresholds(reference: Array, kept: Array) -> Array:
     return (4 * largest * 2.0 ** (-np.arange(0, 8.25, 0.25))).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Middle:
+    """A variant that may answer deferred rows before the exact stage does, and what that costs."""
+
+    measured: Measured
+    cost: DeferralCost
+
+
 def rungs(
     reference: Array | None,
     measured: Sequence[Measured],
     reference_s: float,
     cost: DeferralCost,
+    middles: Sequence[Middle] = (),
+    worst: float = np.inf,
 ) -> list[Rung]:
     """Candidates worth certifying, safest first, each cheaper than all before it.
 
@@ -164,6 +186,9 @@ def rungs(
         measured: What the search rows say of each built variant.
         reference_s: Seconds per case of the reference.
         cost: Seconds of the exact stage.
+        middles: Variants that may stand between the first stage and the exact one.
+        worst: Predicted risk above which nothing is worth a try; predictions err, so that it
+            should be well above what the contract allows.
     """
     found: list[tuple[tuple[float, float], Rung]] = []
     for m in measured:
@@ -172,29 +197,64 @@ def rungs(
         if reference is None or m.kept is None or m.margin is None:
             found.append(((m.noise, 0.0), Rung(m.name, None, 0.0, m.noise, m.seconds)))
             continue
-        largest = float(np.abs(reference - m.kept).max()) or 1.0
         plain = predicted_risk(reference, m.kept, 0.0)
         found.append(((plain, 0.0), Rung(m.name, None, 0.0, plain, m.seconds)))
-        for t in thresholds(reference, m.kept):
-            risk, share = (
-                predicted_risk(reference, m.kept, float(t)),
-                float((m.margin <= t).mean()),
-            )
-            seconds = m.seconds + cost.per_case(share)
-            found.append(
-                ((risk, -float(t) / largest), Rung(m.name, float(t), share, risk, seconds))
-            )
+        largest = float(np.abs(reference - m.kept).max()) or 1.0
+        for rung in _cascades(reference, m, cost, middles):
+            assert rung.threshold is not None
+            found.append(((rung.risk, -rung.threshold / largest), rung))
     found.sort(key=lambda f: f[0])
+    found = [f for f in found if f[1].risk <= worst] or found[:1]
     chain = _falling([r for _, r in found], reference_s)
     # A variant costs a pass over the certification cases: it has to be worth one. Without a
     # margin no threshold of another one takes its place between safe and bold: all stay.
     cascades = [] if reference is None else measured
-    for m in sorted(cascades, key=lambda m: sum(r.variant == m.name for r in chain)):
-        without = _falling([r for _, r in found if r.variant != m.name], reference_s)
+    for m in sorted(cascades, key=lambda m: sum(_uses(r, m.name) for r in chain)):
+        without = _falling([r for _, r in found if not _uses(r, m.name)], reference_s)
         if without and _no_worse(without, chain):
             chain = without
-            found = [f for f in found if f[1].variant != m.name]
+            found = [f for f in found if not _uses(f[1], m.name)]
     return _thinned(chain)
+
+
+def _uses(rung: Rung, name: str) -> bool:
+    return name in (rung.variant, rung.middle)
+
+
+def _cascades(
+    reference: Array, m: Measured, cost: DeferralCost, middles: Sequence[Middle]
+) -> Iterator[Rung]:
+    """Cascades of `m` with the exact stage, and with a middle one between them."""
+    assert m.kept is not None and m.margin is not None
+    between = [_steps_of(reference, b) for b in middles if b.measured.name != m.name]
+    for t in thresholds(reference, m.kept):
+        risk = predicted_risk(reference, m.kept, float(t))
+        passed = m.margin <= t
+        share = float(passed.mean())
+        yield Rung(m.name, float(t), share, risk, m.seconds + m.gate_s + cost.per_case(share))
+        for middle, steps in between:
+            for t2, risk2, again in steps:
+                both = float((passed & again).mean())
+                spent = m.seconds + m.gate_s + middle.cost.per_case(share) + cost.per_case(both)
+                yield Rung(
+                    m.name, float(t), both, risk + risk2, spent,
+                    middle.measured.name, t2, share,
+                )  # fmt: skip
+
+
+def _steps_of(reference: Array, middle: Middle) -> tuple[Middle, list[tuple[float, float, Array]]]:
+    """Thresholds of a middle stage, with its risk on all rows and the rows that it passes on.
+
+    The rows that reach it are those with small margins, where nearly all of its changes are,
+    so its risk on all rows stands for its risk on them.
+    """
+    m = middle.measured
+    if m.kept is None or m.margin is None or not np.isfinite(m.kept).all():
+        return middle, []
+    steps = thresholds(reference, m.kept)[::4]
+    return middle, [
+        (float(t), predicted_risk(reference, m.kept, float(t)), m.margin <= t) for t in steps
+    ]
 
 
 def _falling(order: Sequence[Rung], reference_s: float) -> list[Rung]:
@@ -210,8 +270,10 @@ def _falling(order: Sequence[Rung], reference_s: float) -> list[Rung]:
 
 
 def _no_worse(chain: list[Rung], other: list[Rung]) -> bool:
-    """Whether `chain` begins as safe as `other` and ends within 2 % of its cost."""
-    return chain[0].risk <= other[0].risk and chain[-1].seconds <= 1.02 * other[-1].seconds
+    """Whether for each rung of `other`, `chain` has one as safe within 2 % of its cost."""
+    return all(
+        any(r.risk <= o.risk and r.seconds <= 1.02 * o.seconds for r in chain) for o in other
+    )
 
 
 def _thinned(chain: list[Rung]) -> list[Rung]:

@@ -12,74 +12,108 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, vstack
 
-from justenough.core.subject import FP32, INT8, Variant
+from justenough.core.subject import INT8, Variant
 from justenough.cost.table import CostTable
 
 Floats = NDArray[np.float64]
 
 
+Noise = Mapping[tuple[str, str], float]
+
+
 @dataclass(frozen=True)
 class Program:
-    """The program of one cost table; `solve` it for any noise budget."""
+    """The program of one cost table; `solve` it for any noise budget.
+
+    Attributes:
+        cost: (columns,) objective of each variable.
+        matrix, upper: matrix x <= upper.
+        picks: (site, choice) of the first columns, which are 0 or 1.
+        base: Cost of the variant that picks nothing, in the objective's unit.
+    """
 
     cost: Floats
     matrix: csr_array
     upper: Floats
-    sites: tuple[str, ...]
-    fp32_s: float
+    picks: tuple[tuple[str, str], ...]
+    base: float
 
     def solve(
-        self, noise: Mapping[str, float], budget: float, exclude: Sequence[Variant] = ()
+        self,
+        noise: Noise,
+        budget: float,
+        exclude: Sequence[Variant] = (),
+        pins: Mapping[str, str] = {},
     ) -> tuple[Variant, float] | None:
-        """Return the fastest variant whose noise power is within `budget`, and its seconds.
+        """Return the cheapest variant whose noise power is within `budget`, and its cost.
 
         Args:
-            noise: Noise power by site, in squared units of the score.
+            noise: Noise power by (site, choice), in squared units of the score; a pick that is
+                not there is not taken.
             budget: Largest sum of noise power, in the same unit.
             exclude: Variants not to return again.
+            pins: Choice by site that is settled; the exact one where no pick has its name.
         """
-        width = len(self.cost)
+        width, n = len(self.cost), len(self.picks)
         power = np.zeros(width)
-        power[: len(self.sites)] = [noise[s] for s in self.sites]
+        power[:n] = [noise.get(p, 0.0) for p in self.picks]
         rows, limits = [self.matrix], [self.upper]
         if np.isfinite(budget):
             scale = max(budget, np.finfo(float).tiny)
             rows.append(csr_array(power[None] / scale))
             limits.append(np.ones(1))
         for known in exclude:
-            picked = np.array([known.at(s) == INT8.name for s in self.sites])
+            picked = np.array([known.at(s) == c for s, c in self.picks])
             cut = np.zeros(width)
-            cut[: len(self.sites)] = np.where(picked, 1.0, -1.0)
+            cut[:n] = np.where(picked, 1.0, -1.0)
             rows.append(csr_array(cut[None]))
             limits.append(np.array([picked.sum() - 1.0]))
         integral = np.zeros(width)
-        integral[: len(self.sites)] = 1
+        integral[:n] = 1
+        low, high = np.zeros(width), np.ones(width)
+        for k, (site, choice) in enumerate(self.picks):
+            if site in pins:
+                low[k] = high[k] = float(pins[site] == choice)
+            elif (site, choice) not in noise:
+                high[k] = 0
         found = milp(
             self.cost,
             constraints=[LinearConstraint(vstack(rows), -np.inf, np.concatenate(limits))],
             integrality=integral,
-            bounds=Bounds(0, 1),
+            bounds=Bounds(low, high),
             options={"time_limit": 20.0},
         )
         if found.x is None:
             return None
-        chosen = {
-            s: INT8.name if on > 0.5 else FP32.name
-            for s, on in zip(self.sites, found.x, strict=False)
-        }
-        return Variant.of(chosen), self.fp32_s + float(found.fun)
+        chosen = {s: c for (s, c), on in zip(self.picks, found.x, strict=False) if on > 0.5}
+        return Variant.of(chosen), self.base + float(found.fun)
+
+
+def additive_program(change: Mapping[tuple[str, str], float], base: float) -> Program:
+    """The program of costs that simply add: what each pick changes, in the cost's unit.
+
+    Bytes and energy add so, and so do seconds where a runtime does its own conversions.
+    """
+    picks = tuple(change)
+    sites = tuple(dict.fromkeys(s for s, _ in picks))
+    one = csr_array([[float(s == site) for s, _ in picks] for site in sites] or np.zeros((0, 0)))
+    return Program(np.array([change[p] for p in picks]), one, np.ones(len(sites)), picks, base)
 
 
 def build_program(table: CostTable) -> Program:
     """Write a cost table as a mixed-integer program.
 
-    Variables: one per site, then per unit, then per edge whether it is int8, its Q, and a DQ
-    for each reader. A follower is the AND of its parents, by inequalities.
+    Variables: one per site for int8 and one per local choice, then per unit, then per edge
+    whether it is int8, its Q, and a DQ for each reader. A follower is the AND of its parents,
+    by inequalities. A site takes one choice at most.
     """
     sites = table.sites
     site_at = {s: k for k, s in enumerate(sites)}
-    n_sites = len(sites)
-    cost = [0.0] * n_sites + [u.int8_s - u.fp32_s for u in table.units]
+    local = tuple(c for c in table.local if c.site in site_at)
+    picks = (*((s, INT8.name) for s in sites), *((c.site, c.choice) for c in local))
+    n_sites = len(picks)
+    cost = [0.0] * len(sites) + [c.change_s for c in local]
+    cost += [u.int8_s - u.fp32_s for u in table.units]
     rows: list[dict[int, float]] = []
     upper: list[float] = []
 
@@ -87,6 +121,8 @@ def build_program(table: CostTable) -> Program:
         rows.append(dict(terms))
         upper.append(limit)
 
+    for site in {c.site for c in local}:
+        at_most({k: 1.0 for k, (s, _) in enumerate(picks) if s == site}, 1)
     for k, unit in enumerate(table.units):
         x = n_sites + k
         if unit.site is not None:
@@ -121,4 +157,4 @@ def build_program(table: CostTable) -> Program:
         ),
         shape=(len(rows), len(cost)),
     )
-    return Program(np.array(cost), matrix, np.array(upper), sites, table.fp32_s)
+    return Program(np.array(cost), matrix, np.array(upper), picks, table.fp32_s)

@@ -16,18 +16,24 @@ from justenough.core.cases import CalibrationCases, SearchCases
 from justenough.core.contract import Contract
 from justenough.core.gate import Gate
 from justenough.core.store import Store
-from justenough.core.subject import Outputs, Site, Variant
+from justenough.core.subject import ONNXRUNTIME, Outputs, Site, Variant
 from justenough.cost.table import CostTable, Edge, Unit
 from justenough.errors import InputError
 from justenough.search.chain import Measured, deferral_for
+from justenough.search.families import Family, site_program
+from justenough.search.goal import THIS_MACHINE, Goal
+from justenough.search.objective import Objective
+from justenough.search.program import Program, build_program
 from justenough.subjects import measure
+from justenough.subjects.nncf_quantize import nncf_quantize
 from justenough.subjects.onnx_model import OnnxModel, find_sites, load_proto
 from justenough.subjects.prepare import prepare
-from justenough.subjects.quantize import CALIBRATIONS, Ranges, write_variant
+from justenough.subjects.quantize import CALIBRATIONS, Ranges, save_model, write_variant
 
 Array = NDArray[Any]
 CALIBRATION_ROWS = 256
 SENSITIVITY_ROWS = 256
+NNCF_ROWS = 32
 Progress = Callable[[str, float], None]
 
 
@@ -39,6 +45,7 @@ class Workbench:
         folder: Where variant files are built; rebuilt when missing.
         batch: Rows of a call, as deployed.
         progress: Told the stage and how much of it is done, 0 to 1.
+        goal: What the search is for.
     """
 
     store: Store
@@ -50,11 +57,21 @@ class Workbench:
     batch: int
     threads: int
     progress: Progress
+    goal: Goal
 
     @cached_property
     def model(self) -> Any:
         """The prepared graph that variants are made from."""
         return prepare(load_proto(self.reference.path))
+
+    @cached_property
+    def prepared(self) -> Path:
+        """The prepared graph as a file, for runtimes with quantizers of their own."""
+        path = self.folder / "prepared.onnx"
+        if not path.is_file():
+            self.folder.mkdir(exist_ok=True)
+            save_model(self.model, path)
+        return path
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -109,26 +126,48 @@ class Workbench:
         return measure.Calibration(Ranges.from_arrays(got), sizes)
 
     def file(self, variant: Variant) -> Path:
-        """The ONNX file of `variant`, built when it is not there yet."""
-        path = self.folder / f"{key(variant)}.onnx"
+        """The file of `variant`, built when it is not there yet."""
+        if not variant.picks and not variant.repairs:
+            return self.reference.path
+        path = self.folder / f"{key(variant)}{'.xml' if variant.form == 'nncf' else '.onnx'}"
         if not path.is_file():
             self.folder.mkdir(exist_ok=True)
-            part = path.with_suffix(".part")
-            write_variant(self.model, self.sites, variant, self.calibrated.ranges, part)
-            part.replace(path)
+            if variant.form == "nncf":
+                self._write_nncf(variant, path)
+            else:
+                part = path.with_suffix(".part")
+                write_variant(self.model, self.sites, variant, self.calibrated.ranges, part)
+                part.replace(path)
         return path
+
+    def _write_nncf(self, variant: Variant, path: Path) -> None:
+        from justenough.subjects.openvino_variants import write_excluding
+
+        everything = self.folder / "nncf-everything.xml"
+        if not everything.is_file():
+            rows = measure.rows_of(self.calibration.cases.inputs, NNCF_ROWS)
+            nncf_quantize(self.prepared, rows, everything)
+            self.spent("nncf", len(next(iter(rows.values()))))
+        table = self.calibrated.ranges.table[variant.calibration]
+        made = {n.name: n.output[0] for n in self.model.graph.node}
+        made |= {i.name: i.name for i in self.model.graph.input}
+        ranges = {node: table[t] for node, t in made.items() if t in table}
+        write_excluding(everything, self.prepared, self.sites, variant.sites("int8"), ranges, path)
+
+    def subject(self, variant: Variant) -> OnnxModel:
+        """The file of `variant` in its runtime."""
+        return OnnxModel(self.file(variant), self.threads, self.batch, variant.runtime)
 
     def answers(self, variant: Variant) -> dict[str, Array]:
         """Outputs of the file of `variant` on the search rows."""
 
         def run() -> dict[str, Array]:
             self.spent(f"search/{key(variant)}", self.search.cases.n)
-            subject = OnnxModel(self.file(variant), self.threads, self.batch)
-            return subject.run(self.search.cases.inputs)
+            return self.subject(variant).run(self.search.cases.inputs)
 
         return self.store.once_arrays(f"search/{key(variant)}", run)
 
-    def measured(self, variant: Variant, seconds: float) -> Measured:
+    def measured(self, variant: Variant, seconds: float, gate_s: float = 0.0) -> Measured:
         """What the search rows say of `variant`, which takes `seconds` per case."""
         got = self.answers(variant)
         change = (self.raw_score(got) - self.raw_score(self.outputs)).reshape(
@@ -138,7 +177,7 @@ class Workbench:
         if self.gate is None:
             return Measured(key(variant), seconds, None, None, noise)
         kept = self.gate.signed(self.outputs, got)
-        return Measured(key(variant), seconds, kept, self.gate.margin(got), noise)
+        return Measured(key(variant), seconds, kept, self.gate.margin(got), noise, gate_s)
 
     @property
     def margins(self) -> Array | None:
@@ -224,12 +263,58 @@ class Workbench:
         per_row = self.store.get("reference/seconds")
         return dict(found.power), "gradients", spent / per_row if per_row else found.rows_passed
 
-    def cost_table(self) -> CostTable:
-        """Measured costs of nodes and conversions at the batch and threads of the target."""
+    @cached_property
+    def objective(self) -> Objective | None:
+        """What is made small; None for seconds measured here."""
+        if self.goal.minimise == "latency" and self.goal.target == THIS_MACHINE:
+            return None
+        layers = measure.layers_of(self.model, self.sites)
+        return Objective(self.goal, layers, self.batch, self.reference.path.stat().st_size)
+
+    def choices(self, site: Site) -> tuple[str, ...]:
+        """Names of the choices that can be had at a site, the exact one first."""
+        return tuple(c.name for c in site.choices)
+
+    def program(self, family: Family) -> Program:
+        """The program of a family, from what its sites cost at the target's batch and threads."""
+        if self.objective is not None:
+            return self.objective.program(
+                {s.name: self.choices(s)[1:] for s in self.sites},
+                {s.name: s.size for s in self.sites},
+            )
+        inputs = next(measure.batches(self.search.cases.inputs, self.batch))
+        if family.form == "full":
+            return build_program(self._cost_table(inputs))
 
         def run() -> dict[str, Any]:
+            from justenough.subjects.openvino_variants import seconds_by_site
+
+            self.progress(f"profile {family.name}", 0.0)
+            everything = self.everything(family)
+            files = {"float": self.prepared, "int8": self.file(everything)}
+            got: dict[str, Any] = {
+                name: seconds_by_site(
+                    path, self.sites, inputs,
+                    threads=self.threads, precision=family.runtime.precision,
+                )
+                for name, path in files.items()
+            }  # fmt: skip
+            self.spent(f"profile/{family.name}", 8 * len(next(iter(inputs.values()))))
+            return got
+
+        got = self.store.once(f"profile/{family.name}", run)
+        return site_program(got["float"], got["int8"], sum(got["float"].values()))
+
+    def everything(self, family: Family) -> Variant:
+        """The boldest variant of a family: int8 at every site that is not pinned."""
+        pins = dict(self.goal.pins)
+        picks = {s.name: pins.get(s.name, "int8") for s in self.sites}
+        best = self.store.get("calibrations")["best"] if family.form != "plain" else "minmax"
+        return family.variant({} if family.form == "plain" else picks, best)
+
+    def _cost_table(self, inputs: Mapping[str, Array]) -> CostTable:
+        def run() -> dict[str, Any]:
             self.progress("profile", 0.0)
-            inputs = next(measure.batches(self.search.cases.inputs, self.batch))
             table = measure.cost_table(
                 self.model, self.sites, self.calibrated, inputs, threads=self.threads
             )
@@ -252,6 +337,11 @@ class Workbench:
 
 
 def key(variant: Variant) -> str:
-    """A short name of `variant`: its calibration, number of int8 sites, and a digest."""
+    """A short name of `variant`: runtime, form, choices, calibration, and a digest."""
     digest = hashlib.sha256(repr(variant).encode()).hexdigest()[:8]
-    return f"int8-{len(variant.sites('int8'))}-{variant.calibration}-{digest}"
+    words = [] if variant.runtime == ONNXRUNTIME else str(variant.runtime).split()
+    words += [] if variant.form in ("full", "plain") else [variant.form]
+    choices = dict.fromkeys(c for _, c in variant.picks)
+    words += [f"{c}-{len(variant.sites(c))}" for c in choices]
+    words += [variant.calibration] if variant.picks else []
+    return "-".join([*words, *variant.repairs, digest])

@@ -15,9 +15,11 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from justenough.core.rows import Column
 from justenough.core.subject import INT8, Outputs, Site, Variant
+from justenough.cost.roofline import Layer
 from justenough.cost.table import CostTable, Edge, Unit
-from justenough.subjects.onnx_model import OnnxModel, initializer_names, session
+from justenough.subjects.onnx_model import OnnxModel, initializer_names, shapes_of
 from justenough.subjects.quantize import (
     FLOAT_OUTPUT,
     Ranges,
@@ -27,9 +29,10 @@ from justenough.subjects.quantize import (
     with_outputs,
     write_variant,
 )
+from justenough.subjects.sessions import session
 
 Array = NDArray[Any]
-Inputs = Mapping[str, Array]
+Inputs = Mapping[str, Column]
 SAMPLED_PER_BATCH = 8192
 PROFILED_RUNS = 12
 
@@ -64,7 +67,7 @@ def batches(inputs: Inputs, size: int) -> Iterator[dict[str, Array]]:
     """
     n = len(next(iter(inputs.values())))
     if n < size:
-        yield {k: v[np.arange(size) % n] for k, v in inputs.items()}
+        yield {k: np.asarray(v[np.arange(size) % n]) for k, v in inputs.items()}
     for i in range(0, n - size + 1, size):
         yield {k: v[i : i + size] for k, v in inputs.items()}
 
@@ -325,6 +328,27 @@ def tensor_edges(model: onnx.ModelProto, sites: Sequence[Site]) -> list[TensorEd
         )
         edges.append(TensorEdge(tensor, name, tuple(readers[tensor]), pinned))
     return edges
+
+
+def layers_of(model: onnx.ModelProto, sites: Sequence[Site]) -> list[Layer]:
+    """Sites and the other nodes in numbers, for estimates; a Relu is part of what it follows."""
+    shapes, held = shapes_of(model), initializer_names(model.graph)
+
+    def values(node: onnx.NodeProto) -> float:
+        moved = [t for t in (*node.input, *node.output) if t and t not in held]
+        return float(sum(np.prod([d for d in shapes.get(t, ()) if d > 0]) for t in moved))
+
+    nodes = {n.name: n for n in model.graph.node}
+    out = [
+        Layer(s.name, s.operations or None, s.size, sum(values(nodes[n]) for n in s.nodes))
+        for s in sites
+    ]
+    taken = {n for s in sites for n in s.nodes}
+    return out + [
+        Layer(n.name, 0, 0, values(n))
+        for n in model.graph.node
+        if n.name not in taken and n.op_type not in ("Relu", "Constant")
+    ]
 
 
 def seconds_by_site(

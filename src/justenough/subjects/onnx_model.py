@@ -3,7 +3,6 @@
 import collections
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from justenough.core.cases import Cases
-from justenough.core.subject import Site
+from justenough.core.rows import Column, converted
+from justenough.core.subject import ONNXRUNTIME, Runtime, Site
 from justenough.errors import InputError
+from justenough.subjects.ncnn_files import ncnn_sha256
+from justenough.subjects.sessions import Session, first_line, open_session
 
 Array = NDArray[Any]
 SITE_OPS = ("Conv", "MatMul", "Gemm")
@@ -125,20 +126,17 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
     tensor.data_location = onnx.TensorProto.DEFAULT
 
 
-_NOISE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:\s*)?")
-
-
-def first_line(e: Exception) -> str:
-    """What another library's error says, without its own file names."""
-    said = _NOISE.sub("", (str(e).strip() or type(e).__name__).splitlines()[0])
-    return said[:300].strip() or type(e).__name__
-
-
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a model file and of the external weights beside it, in name order."""
+    """SHA-256 of a model file and of the weights beside it, in name order."""
+    if path.suffix == ".param":
+        return ncnn_sha256(path)
     h = hashlib.sha256(path.read_bytes())
-    model = onnx.load(str(path), format="protobuf", load_external_data=False)
-    names = {ExternalDataInfo(t).location for t in _tensors(model) if uses_external_data(t)}
+    if path.suffix == ".onnx":
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+        names = {ExternalDataInfo(t).location for t in _tensors(model) if uses_external_data(t)}
+    else:
+        beside = path.with_suffix(".bin")
+        names = {beside.name} if beside.is_file() else set()
     for name in sorted(names):
         with (path.parent / name).open("rb") as f:
             while block := f.read(1 << 20):
@@ -146,36 +144,21 @@ def file_sha256(path: Path) -> str:
     return h.hexdigest()
 
 
-def session(path: Path | str, *, threads: int = 1) -> ort.InferenceSession:
-    """A CPU session with pinned thread count, nothing spinning, and no log noise.
-
-    Spinning threads of one session spoil the timing of another in the same process.
-    """
-    o = ort.SessionOptions()
-    o.intra_op_num_threads, o.inter_op_num_threads, o.log_severity_level = threads, 1, 4
-    if threads > 1:
-        o.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return ort.InferenceSession(str(path), o, providers=["CPUExecutionProvider"])
-    except Exception as e:  # ONNX Runtime raises a type of its own for every failure kind
-        raise InputError(
-            f"ONNX Runtime {ort.__version__} cannot load {Path(path).name}: {first_line(e)}"
-        ) from e
-
-
 @dataclass(frozen=True)
 class OnnxModel:
-    """An ONNX file in ONNX Runtime on the CPU; each input and output has a row per case.
+    """A model file in a runtime; each input and output has a row per case.
 
     Attributes:
         path: The file, read once and never written.
         threads: Threads that one session uses.
         batch: Rows of one call; a model with a fixed batch overrides it.
+        runtime: What runs it.
     """
 
     path: Path
     threads: int = 1
     batch: int = 32
+    runtime: Runtime = ONNXRUNTIME
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -194,9 +177,9 @@ class OnnxModel:
         return file_sha256(self.path)
 
     @cached_property
-    def session(self) -> ort.InferenceSession:
+    def session(self) -> Session:
         """The live session; made when first needed."""
-        return session(self.path, threads=self.threads)
+        return open_session(self.path, self.runtime, threads=self.threads)
 
     @cached_property
     def _optional(self) -> frozenset[str]:
@@ -221,7 +204,7 @@ class OnnxModel:
         fixed = {s for s in sizes if isinstance(s, int)}
         return max(fixed) if fixed else None
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Column]) -> dict[str, Array]:
         """Answer `inputs` (n, ...) in batches; a last short batch of a fixed one is padded.
 
         Batches run side by side, each with the threads of one session, so that the answers
@@ -229,11 +212,17 @@ class OnnxModel:
         """
         step = self.fixed_batch or self.batch
         n = len(next(iter(inputs.values())))
-        pieces = ({k: v[i : i + step] for k, v in inputs.items()} for i in range(0, n, step))
         side_by_side = max(1, (os.cpu_count() or 1) // self.threads)
         self.session  # noqa: B018 - made once, before the workers share it
-        with ThreadPoolExecutor(side_by_side) as pool:
-            parts = list(pool.map(self._answer, pieces))
+
+        def answer(i: int) -> list[Array]:  # cut here: rows may be read from disk
+            return self._answer({k: v[i : i + step] for k, v in inputs.items()})
+
+        if side_by_side == 1 or n <= step:
+            parts = [answer(i) for i in range(0, n, step)]
+        else:
+            with ThreadPoolExecutor(side_by_side) as pool:
+                parts = list(pool.map(answer, range(0, n, step)))
         return {
             name: np.concatenate([p[k] for p in parts]) for k, name in enumerate(self.output_names)
         }
@@ -250,8 +239,8 @@ class OnnxModel:
     def _call(self, rows: Mapping[str, Array]) -> list[Array]:
         n = len(next(iter(rows.values())))
         try:
-            out: list[Array] = self.session.run(None, dict(rows))
-        except Exception as e:  # ONNX Runtime raises a type of its own for every failure kind
+            out = self.session.run(None, dict(rows))
+        except Exception as e:  # every runtime raises types of its own
             raise InputError(f"{self.name} fails on the cases: {first_line(e)}") from e
         for name, value in zip(self.output_names, out, strict=True):
             if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
@@ -288,15 +277,14 @@ class OnnxModel:
                     f"input {i.name!r} of {self.name} takes shape {shape} (rows first), "
                     f"the cases give {got}"
                 )
-        return Cases(
-            {
-                i.name: _cast(cases.inputs[i.name], i.type, i.name)
-                for i in self.session.get_inputs()
-                if i.name not in self._optional
-            },
-            cases.labels,
-            cases.groups,
-        )
+        held = {
+            i.name: _cast(cases.inputs[i.name], i.type, i.name)
+            for i in self.session.get_inputs()
+            if i.name not in self._optional
+        }
+        if len(held) == len(cases.inputs) and all(held[k] is v for k, v in cases.inputs.items()):
+            return cases  # it knows its digests already
+        return Cases(held, cases.labels, cases.groups)
 
 
 NUMPY_TYPES = {
@@ -307,22 +295,16 @@ NUMPY_TYPES = {
 }  # fmt: skip
 
 
-def _cast(value: Array, onnx_type: str, name: str) -> Array:
+def _cast(value: Column, onnx_type: str, name: str) -> Column:
     if onnx_type not in NUMPY_TYPES:
         raise InputError(f"input {name!r} has type {onnx_type}, which cases cannot hold")
     want = np.dtype(NUMPY_TYPES[onnx_type])
-    if value.dtype == want:
-        return value
-    with np.errstate(all="ignore"):  # what does not fit is an error below, said once
-        out = value.astype(want)
-    same_kind = value.dtype.kind == want.kind == "f"
-    if (same_kind and np.isfinite(out).all()) or (
-        want.kind != "f" and value.dtype.kind in "iub" and np.array_equal(out, value)
-    ):
-        return out
-    raise InputError(
-        f"input {name!r} takes {want}, the cases give {value.dtype}; convert them to {want}"
-    )
+    out = converted(value, want)
+    if out is None:
+        raise InputError(
+            f"input {name!r} takes {want}, the cases give {value.dtype}; convert them to {want}"
+        )
+    return out
 
 
 def initializer_names(graph: onnx.GraphProto) -> set[str]:

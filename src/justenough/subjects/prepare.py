@@ -10,7 +10,7 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from justenough.errors import InputError
-from justenough.subjects.onnx_model import first_line
+from justenough.subjects.sessions import first_line
 
 MICROSOFT = "com.microsoft"
 

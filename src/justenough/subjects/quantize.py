@@ -20,7 +20,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from justenough.core.subject import Site, Variant
 from justenough.errors import InputError
-from justenough.subjects.onnx_model import initializer_names, types_of
+from justenough.subjects.onnx_model import SITE_OPS, initializer_names, types_of
 
 Array = NDArray[Any]
 CALIBRATIONS = ("minmax", "percentile", "mse")
@@ -173,10 +173,17 @@ def write_variant(
 ) -> None:
     """Write `variant` of a prepared model as an ONNX file.
 
-    The last output stays float: 256 levels of a score tie, and ties defer cases for nothing.
+    The form `inputs` rounds what chosen sites read and nothing else, for OpenVINO. The last
+    output stays float: 256 levels of a score tie, and ties defer cases for nothing.
     """
     sites = tuple(sites)
-    nodes = int8_nodes(model, sites, variant)
+    extra: dict[str, Any] = {}
+    if variant.form == "inputs":
+        picked = set(variant.sites("int8"))
+        nodes = {n for s in sites if s.name in picked for n in s.nodes}
+        extra["OpTypesToExcludeOutputQuantization"] = list(SITE_OPS)
+    else:
+        nodes = int8_nodes(model, sites, variant)
     if variant.calibration not in ranges.table:
         raise InputError(f"unknown calibration {variant.calibration!r}; known: {CALIBRATIONS}")
     limits = {
@@ -193,15 +200,16 @@ def write_variant(
         nodes_to_quantize=sorted(nodes),
         nodes_to_exclude=[],
         op_types_to_quantize=sorted({n.op_type for n in model.graph.node if n.name in nodes}),
-        extra_options={},
+        extra_options=extra,
     )
     out = ONNXModel(quantizer.quantize_model())
     out.topological_sort()
     _keep_float(out.model, nodes)
-    _save(out.model, path)
+    save_model(out.model, path)
 
 
-def _save(model: onnx.ModelProto, path: Path) -> None:
+def save_model(model: onnx.ModelProto, path: Path) -> None:
+    """Write `model`, its weights apart where one file cannot hold them."""
     large = model.ByteSize() > 2**31 - 2**20
     onnx.save(model, str(path), save_as_external_data=large, location=path.name + ".data")
 

@@ -1,0 +1,396 @@
+"""The middle of the road: build candidates, time them, run the search cases, fix the plan."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from justenough.core.gate import Gate
+from justenough.core.judge import judge
+from justenough.core.subject import ONNXRUNTIME, Runtime, Variant, centred_power
+from justenough.deploy import clock, export
+from justenough.deploy.certify import paired, stored_bytes
+from justenough.deploy.deployment import NAME, write_deployment
+from justenough.errors import InputError
+from justenough.search.chain import DeferralCost, Measured, Middle, Rung, pareto_chain, rungs
+from justenough.search.families import Family, families, worth_searching
+from justenough.search.workbench import key
+from justenough.survey import Road
+
+SCOUT_S, RACE_S = 0.5, 1.0
+WORST = 5.0
+CURVE_POINTS = 6
+
+
+def variant_of(entry: Mapping[str, Any]) -> Variant:
+    """The variant that a summary's entry describes."""
+    return Variant.of(
+        dict(entry["picks"]), entry["calibration"], Runtime.parse(entry["runtime"]),
+        entry["form"], tuple(entry["repairs"]),
+    )  # fmt: skip
+
+
+def measure_variants(road: Road) -> dict[str, Any]:
+    """Measure sites, propose a chain for each family, time its files and run the search cases."""
+    bench = road.bench
+    road.progress("reference", 0.0)
+    bench.outputs  # noqa: B018 - a run that was killed before they were recorded makes them now
+    seconds = road.store.seconds()["reference/search"] / bench.search.cases.n
+    road.store.once("reference/seconds", lambda: seconds)
+    if not bench.sites:
+        return {"sites": {}}
+    calibrations = bench.best_calibration()
+    known, notes = families(bench.goal.runtimes)
+    trial = _Trial(road, {}, {}, {}, [])
+    if bench.goal.given is not None:
+        return _given(road, trial, calibrations)
+    trial.add([(bench.everything(f), None, f) for f in known], SCOUT_S)
+    if not trial.times:
+        return {"sites": {}, "notes": [*notes, *trial.skipped]}
+    boldest = {f.name: trial.seconds(bench.everything(f)) for f in known}
+    sensitivity = bench.sensitivity(calibrations["best"])
+    noise = {(s, "int8"): power for s, power in sensitivity["noise"].items()}
+    alive = worth_searching(known, {k: v for k, v in boldest.items() if v}, trial.reference_s)
+    safe = min((trial.seconds(bench.everything(f)) or np.inf for f in known if f.form == "plain"),
+               default=np.inf)  # fmt: skip
+    for family in alive:
+        if road.late:
+            notes.append(f"the time was over before mixtures in {family.name} were proposed")
+            break
+        trial.add(list(_proposals(road, family, noise, calibrations["best"], safe)), RACE_S)
+    about = {
+        "calibrations": calibrations,
+        "sensitivity": sensitivity,
+        "families": [f.name for f in known],
+        "searched": [f.name for f in alive],
+    }
+    return _found(road, trial, notes, about)
+
+
+def _found(
+    road: Road, trial: "_Trial", notes: list[str], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    bench = road.bench
+    built = _run_all(road, trial)
+    plain = next((f for f in (v for v in built.values()) if f["form"] == "full"), None)
+    return {
+        "sites": {s.name: {**asdict(s), "choices": None} for s in bench.sites},
+        **about,
+        "signal": centred_power(bench.raw_score(bench.outputs)),
+        "all_int8": None if plain is None else next(n for n, e in built.items() if e is plain),
+        "notes": [*notes, *trial.skipped],
+        "gate_s": _gates(road, trial),
+        "variants": built,
+        "reference_s": trial.reference_s,
+        "call_cost": _call_costs(road, trial),
+    }
+
+
+def _given(road: Road, trial: "_Trial", calibrations: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure the variant that was given, and the runtime between it and the exact model."""
+    given = road.bench.goal.given
+    assert given is not None
+    _check_given(road, given.variant)
+    parts = [given.variant]
+    if given.middle is not None:
+        parts.append(Variant((), "minmax", given.middle[0], "plain"))
+    trial.add([(v, None, Family(v.runtime, v.form, 1)) for v in parts], RACE_S)
+    if trial.skipped:
+        raise InputError(trial.skipped[0])
+    about = {"calibrations": calibrations, "sensitivity": {"noise": {}, "method": "not measured",
+             "rows": 0}, "families": [], "searched": []}  # fmt: skip
+    return _found(road, trial, [], about)
+
+
+def _check_given(road: Road, variant: Variant) -> None:
+    sites = {s.name: s for s in road.bench.sites}
+    for site, choice in variant.picks:
+        if site not in sites:
+            raise InputError(f"the variant names a site {site!r} that the model does not have")
+        if choice not in road.bench.choices(sites[site]):
+            known = ", ".join(road.bench.choices(sites[site]))
+            raise InputError(f"site {site!r} has no choice {choice!r}; it has: {known}")
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Variants built and timed so far, by key."""
+
+    road: Road
+    variants: dict[str, Variant]
+    times: dict[str, dict[str, Any]]
+    predicted: dict[str, dict[str, float]]
+    skipped: list[str]
+
+    def add(
+        self,
+        found: Iterable[tuple[Variant, Mapping[str, float] | None, Family]],
+        seconds: float,
+    ) -> None:
+        """Build and time variants; one that cannot be built or run is skipped with a sentence."""
+        for variant, predicted, family in found:
+            name = key(variant)
+            if name in self.variants:
+                continue
+            self.road.progress(f"build and time {family.name}", 0.0)
+            try:
+                file = self.road.bench.file(variant)
+                timed = race(
+                    self.road, f"race/{name}", {name: file}, seconds=seconds, passes=1,
+                    runtimes={name: variant.runtime},
+                )  # fmt: skip
+            except InputError as e:
+                self.skipped.append(f"{name} was skipped: {e}")
+                continue
+            self.variants[name] = variant
+            self.times[name] = timed[name]
+            self.predicted[name] = dict(predicted or {})
+            if self.road.late:
+                return
+
+    @property
+    def reference_s(self) -> float:
+        """Seconds per case of the reference, the median of all times beside a candidate."""
+        found = [t["reference_s"] for t in self.times.values()]
+        return float(np.median(found)) if found else float("inf")
+
+    def seconds(self, variant: Variant) -> float | None:
+        """Seconds per case of a variant, by its ratio to the reference beside it."""
+        timed = self.times.get(key(variant))
+        return None if timed is None else self.reference_s / timed["speedup"]
+
+
+def _proposals(
+    road: Road,
+    family: Family,
+    noise: Mapping[tuple[str, str], float],
+    calibration: str,
+    safe: float,
+) -> Iterable[tuple[Variant, Mapping[str, float], Family]]:
+    """Mixtures of a family, those left out that are predicted no faster than what is `safe`."""
+    bench = road.bench
+    chain = pareto_chain(
+        bench.program(family), noise, most=family.most, pins=dict(bench.goal.pins)
+    )
+    for p in chain:
+        if p.cost / bench.batch > safe:
+            break
+        variant = family.variant(dict(p.variant.picks), calibration)
+        about = {"predicted_s": p.cost / bench.batch, "predicted_noise": p.noise}
+        yield variant, about, family
+
+
+def _run_all(road: Road, trial: _Trial) -> dict[str, Any]:
+    """Run the search cases through every variant that no safer one of its family outruns."""
+    bench = road.bench
+    built: dict[str, Any] = {}
+    for k, (name, v) in enumerate(trial.variants.items()):
+        road.progress("search cases", k / len(trial.variants))
+        try:
+            m = bench.measured(v, trial.seconds(v) or 0.0)
+        except InputError as e:
+            trial.skipped.append(f"{name} was skipped: {e}")
+            continue
+        pairs = paired(bench.outputs, bench.answers(v), bench.search.cases)
+        built[name] = {
+            "picks": list(v.picks),
+            "int8_sites": v.sites("int8"),
+            "calibration": v.calibration,
+            "runtime": str(v.runtime),
+            "form": v.form,
+            "repairs": v.repairs,
+            "noise": m.noise,
+            "changed": judge(bench.contract, pairs)[0].changed,
+            **trial.times[name],
+            **trial.predicted[name],
+            "candidate_s": trial.seconds(v),
+            "reference_s": trial.reference_s,
+        }
+    return built
+
+
+def race(
+    road: Road,
+    step: str,
+    files: Mapping[str, Path],
+    *,
+    seconds: float,
+    passes: int,
+    runtimes: Mapping[str, Runtime] = {},
+) -> dict[str, Any]:
+    """Time files, each beside the reference; recorded as `step`."""
+
+    def run() -> dict[str, Any]:
+        got = clock.race(
+            road.reference.path, files, road.parts.search.cases.inputs, batch=road.bench.batch,
+            threads=road.bench.threads, seconds=seconds, passes=passes, runtimes=runtimes,
+        )  # fmt: skip
+        road.bench.spent(step, sum(r.rows * (r.repeats + 1) for r in got.values()))
+        return {n: {**asdict(r), "bytes": stored_bytes(files[n])} for n, r in got.items()}
+
+    found: dict[str, Any] = road.store.once(step, run)
+    return found
+
+
+def _gates(road: Road, trial: _Trial) -> dict[str, float]:
+    """Seconds per case that a gate takes which defers nothing, by what runs the cascade."""
+    out = {"file": 0.0, "runner": 0.0}
+    gate = road.bench.gate
+    if gate is None:
+        return out
+    never = replace(gate, threshold=-1.0)
+    for kind in out:
+        fast = next(
+            (n for n, v in trial.variants.items() if _cascade_in(v) == kind and v.picks), None
+        )
+        if fast is None:
+            continue
+        path = road.bench.folder / f"gate-{kind}"
+        variant = trial.variants[fast]
+        file = write_stages(road, [(variant, never)], path, {})
+        timed = race(road, f"race/gate-{kind}", {"gate": file}, seconds=RACE_S, passes=1)
+        idle = trial.reference_s / timed["gate"]["speedup"]
+        out[kind] = max(idle - (trial.seconds(variant) or idle), 0.0)
+    return out
+
+
+def _cascade_in(*variants: Variant) -> str:
+    """Whether a cascade of these with the reference fits one ONNX file, or needs the runner."""
+    return "file" if all(v.runtime == ONNXRUNTIME for v in variants) else "runner"
+
+
+def write_stages(
+    road: Road, stages: list[tuple[Variant, Gate | None]], path: Path, mark: Mapping[str, str]
+) -> Path:
+    """Write what is deployed: one ONNX file, or a folder with `cascade.toml`.
+
+    Args:
+        road: Whose reference is the last stage of a cascade.
+        stages: Variants with their gates, cheapest first; a single one without a gate is
+            deployed alone.
+        path: Where to, without a suffix.
+        mark: Metadata.
+    """
+    files = [road.bench.file(v) for v, _ in stages]
+    exact = road.reference.path
+    if len(stages) == 1 and _cascade_in(stages[0][0]) == "file":
+        out = path.with_name(path.name + ".onnx")
+        if not out.is_file():
+            export.write_model(files[0], exact, stages[0][1], out, mark)
+        return out
+    out = path / NAME
+    if not out.is_file():
+        parts = [(f, v.runtime, g) for f, (v, g) in zip(files, stages, strict=True)]
+        if stages[-1][1] is not None:
+            parts.append((exact, ONNXRUNTIME, None))
+        write_deployment(parts, road.reference.output_names, path, mark)
+    return out
+
+
+def _call_costs(road: Road, trial: _Trial) -> dict[str, Any]:
+    """Seconds of one call, for one row and for a batch, of stages that answer deferred rows."""
+    bench = road.bench
+    fixed = road.reference.fixed_batch
+    sizes = [bench.batch] if fixed or bench.batch == 1 else [1, bench.batch]
+    stages: dict[str, tuple[Path, Runtime]] = {"reference": (road.reference.path, ONNXRUNTIME)}
+    for name, v in trial.variants.items():
+        if not v.picks:
+            stages[name] = (bench.file(v), v.runtime)
+
+    def cost(path: Path, runtime: Runtime) -> Callable[[], Any]:
+        return lambda: clock.call_cost(
+            clock.opened(path, runtime, threads=bench.threads),
+            bench.search.cases.inputs,
+            sizes=sizes,
+        )
+
+    return {n: road.store.once(f"call cost/{n}", cost(p, r)) for n, (p, r) in stages.items()}
+
+
+def deferral_cost(road: Road, calls: list[list[float]]) -> DeferralCost:
+    """What a stage costs for the rows that reach it, from its seconds for 1 row and a batch."""
+    (k0, t0), (k1, t1) = calls[0], calls[-1]
+    per_row = (t1 - t0) / (k1 - k0) if k1 > k0 else t1 / k1
+    if road.reference.fixed_batch and road.reference.fixed_batch > 1:
+        return DeferralCost(t1, 0.0, road.bench.batch)
+    return DeferralCost(max(t0 - per_row, 0.0), per_row, road.bench.batch)
+
+
+def make_plan(road: Road, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Fix the candidates, their order and thresholds; recorded before certification."""
+    bench = road.bench
+
+    def run() -> dict[str, Any]:
+        body = {
+            "contract": [c.text for c in road.contract.clauses],
+            "alpha": road.contract.alpha,
+            "gate": None if bench.gate is None else asdict(bench.gate),
+            "reference_s": measured["reference_s"],
+            "rungs": [asdict(r) for r in _rungs(road, measured)],
+        }
+        text = json.dumps(body, sort_keys=True)
+        return {**body, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+    plan: dict[str, Any] = road.store.once("plan", run)
+    return plan
+
+
+def _rungs(road: Road, measured: Mapping[str, Any]) -> list[Rung]:
+    """The candidates in order: those of the search, or the one that was given."""
+    bench, goal = road.bench, road.bench.goal
+    said: dict[str, Measured] = {}
+    for name, e in measured["variants"].items():
+        variant = variant_of(e)
+        gate_s = measured["gate_s"][_cascade_in(variant)]
+        said[name] = bench.measured(variant, cost_of(road, e), gate_s)
+    if goal.given is not None:
+        return _given_rung(road, said)
+    calls = measured["call_cost"]
+    middles = [
+        Middle(said[n], deferral_cost(road, c))
+        for n, c in calls.items()
+        if n in said and n != "reference"
+    ]
+    exact, whole = deferral_cost(road, calls["reference"]), measured["reference_s"]
+    if bench.objective is not None:
+        middles, exact, whole = [], bench.objective.exact, bench.objective.reference
+    allowed = max(1 - road.contract.clauses[0].bound, 1e-3)
+    order = rungs(
+        bench.margins, list(said.values()), whole, exact, middles,
+        worst=np.inf if goal.curve else WORST * allowed,
+    )  # fmt: skip
+    if goal.curve and len(order) > CURVE_POINTS:
+        pick = np.unique(np.linspace(0, len(order) - 1, CURVE_POINTS).astype(int))
+        order = [order[i] for i in pick]
+    return order
+
+
+def _given_rung(road: Road, said: Mapping[str, Measured]) -> list[Rung]:
+    given = road.bench.goal.given
+    assert given is not None
+    first = said[key(given.variant)]
+    margin = road.bench.gate and replace(road.bench.gate, threshold=0.0)
+    if given.gate is not None and margin != replace(given.gate, threshold=0.0):
+        raise InputError(
+            "the variant's cascade looks at another margin than the contract does: "
+            f"{given.gate} instead of {road.bench.gate}"
+        )
+    if given.gate is None:
+        return [Rung(first.name, None, 0.0, 0.0, first.seconds)]
+    rung = Rung(first.name, float(np.float32(given.gate.threshold)), 0.0, 0.0, first.seconds)
+    if given.middle is None:
+        return [rung]
+    middle = next(n for n in said if n != first.name)
+    return [replace(rung, middle=middle, middle_threshold=given.middle[1])]
+
+
+def cost_of(road: Road, entry: Mapping[str, Any]) -> float:
+    """Cost per case of a variant's entry, in the unit of what is minimised."""
+    objective = road.bench.objective
+    if objective is None:
+        return float(entry["candidate_s"])
+    return objective.of(variant_of(entry), entry["bytes"])

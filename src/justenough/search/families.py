@@ -1,0 +1,109 @@
+"""Families of variants: one runtime, one way of placing int8, one profile each."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from justenough.core.subject import ONNXRUNTIME, Runtime, Variant
+from justenough.search.program import Program, additive_program
+from justenough.subjects.sessions import missing_part
+
+HEADROOM = 1.35
+
+
+@dataclass(frozen=True)
+class Family:
+    """Variants that share a runtime and a form.
+
+    Attributes:
+        runtime: What runs them.
+        form: As in `Variant`; `plain` for the runtime's own precision alone.
+        most: Variants to propose, the boldest included.
+    """
+
+    runtime: Runtime
+    form: str
+    most: int
+
+    @property
+    def name(self) -> str:
+        """Short name for the store and the report."""
+        return f"{self.runtime} {self.form}"
+
+    def variant(self, picks: Mapping[str, str], calibration: str) -> Variant:
+        """A variant of this family."""
+        return Variant.of(picks, calibration, self.runtime, self.form)
+
+
+def families(runtimes: tuple[str, ...]) -> tuple[list[Family], list[str]]:
+    """The families to search here, and why runtimes that were asked for are left out."""
+    out: list[Family] = []
+    notes: list[str] = []
+    if "onnxruntime" in runtimes:
+        out.append(Family(ONNXRUNTIME, "full", 6))
+    if "openvino" in runtimes:
+        missing = missing_part(Runtime("openvino"))
+        if missing:
+            if platform.machine().lower() in ("x86_64", "amd64"):
+                notes.append(f"{missing}: on x86 it brings bf16, and int8 often faster")
+        else:
+            out += _openvino()
+    if "ncnn" in runtimes:
+        missing = missing_part(Runtime("ncnn"))
+        if missing:
+            notes.append(missing)
+        else:
+            out += _ncnn()
+    return out, notes
+
+
+def _openvino() -> list[Family]:
+    from justenough.subjects.openvino_session import precisions
+
+    precision = "bf16" if "bf16" in precisions() else "fp32"
+    runtime = Runtime("openvino", precision)
+    out = [Family(runtime, form, 3) for form in ("nncf", "inputs")]
+    return [Family(runtime, "plain", 1), *out]
+
+
+def _ncnn() -> list[Family]:
+    from justenough.subjects.ncnn_session import vulkan_devices
+
+    device = "vulkan" if vulkan_devices() else "cpu"
+    return [Family(Runtime("ncnn", p, device), "plain", 1) for p in ("fp32", "fp16")]
+
+
+def worth_searching(
+    found: list[Family], boldest_s: Mapping[str, float], reference_s: float
+) -> list[Family]:
+    """The families whose mixtures may yet be the fastest, from the time of each one's boldest.
+
+    A mixture beats its own all-int8 file only where single sites are slower in int8, by a
+    third in what was measured (docs/log.md); what is safe and faster than that ends the matter.
+
+    Args:
+        found: Families.
+        boldest_s: Measured seconds per case of each family's boldest variant, by name; a
+            family that could not be built is not there.
+        reference_s: Seconds per case of the reference.
+    """
+    safe = min((s for f in found if f.form == "plain" for s in [boldest_s.get(f.name)] if s),
+               default=reference_s)  # fmt: skip
+    safe = min(safe, reference_s)
+    return [
+        f for f in found
+        if f.form != "plain" and boldest_s.get(f.name, float("inf")) < HEADROOM * safe
+    ]  # fmt: skip
+
+
+def site_program(
+    floating: Mapping[str, float], int8: Mapping[str, float], total_s: float
+) -> Program:
+    """The program of a runtime that does its own conversions: each site's gain adds.
+
+    Args:
+        floating: Seconds per call of each site in the runtime's precision; `int8` the same.
+        int8: In int8.
+        total_s: Seconds per call with no site in int8.
+    """
+    return additive_program({(s, "int8"): int8[s] - floating[s] for s in floating}, total_s)

@@ -1,6 +1,6 @@
 # The two commands: make demo, make test. Each does all of its own set-up.
 PY := .venv/bin/python
-EXTRAS := imaging,test,dev
+EXTRAS := imaging,openvino,fast,test,dev
 
 .PHONY: setup demo test check bench train clean
 

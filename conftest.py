@@ -1,4 +1,4 @@
-"""Leaves out the modules that need PyTorch where it is not installed, and says so."""
+"""Leaves out the modules that need PyTorch or OpenVINO where it is not installed, and says so."""
 
 import importlib.util
 
@@ -8,10 +8,33 @@ NEED_TORCH = [
     "src/justenough/studies/nodules/train.py",
     "src/justenough/subjects/gradient.py",
     "src/justenough/subjects/torch_graph.py",
+    "src/justenough/train/augment.py",
+    "src/justenough/train/classify.py",
+    "src/justenough/train/convert.py",
+    "src/justenough/train/course.py",
+    "src/justenough/train/networks.py",
+    "src/justenough/train/release.py",
+    "src/justenough/studies/skin/model.py",
+    "src/justenough/studies/skin/train.py",
+    "src/justenough/studies/xray/model.py",
+    "src/justenough/studies/xray/train.py",
 ]
-collect_ignore = [] if TORCH else NEED_TORCH
+OPENVINO = importlib.util.find_spec("openvino") is not None
+NEED_OPENVINO = [
+    "src/justenough/subjects/openvino_session.py",
+    "src/justenough/subjects/openvino_variants.py",
+]
+NEED_NUMBA = ["src/justenough/formats/fast.py"]
+NUMBA = importlib.util.find_spec("numba") is not None
+collect_ignore = [
+    *([] if TORCH else NEED_TORCH),
+    *([] if OPENVINO else NEED_OPENVINO),
+    *([] if NUMBA else NEED_NUMBA),
+]
 
 
 def pytest_report_header() -> str:
     """Say at the top what is missing."""
-    return "" if TORCH else "PyTorch is not installed: sensitivity by gradients is not tested"
+    said = [] if TORCH else ["PyTorch is not installed: sensitivity by gradients is not tested"]
+    said += [] if OPENVINO else ["OpenVINO is not installed: its variants are not tested"]
+    return "; ".join(said)

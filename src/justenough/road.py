@@ -94,6 +94,7 @@ def compress(  # noqa: PLR0913 - a verb of the public interface, keywords with d
         finish(road, summary)
         return Result(Verdict(summary["verdict"]), summary, known is not None)
     finally:
+        road.bench.close()
         road.store.close()
 
 

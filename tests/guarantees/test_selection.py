@@ -33,7 +33,7 @@ from justenough.core.evidence import Verdict, overall
 from justenough.core.judge import Paired, judge_clause
 from justenough.deploy.certify import certify, fixed_sequence
 from justenough.errors import DataReuseError, InputError
-from justenough.proof import Fresh, gate_of
+from justenough.proof import Fresh
 from justenough.search.chain import DeferralCost, Measured, Rung, deferral_for, rungs
 
 Array = NDArray[Any]
@@ -231,8 +231,7 @@ def _held(contract: Contract, plan: Sequence[Rung], fresh: Drawn) -> list[Rung]:
     gate = contract.gate({"y": fresh.reference})
 
     def pairs(step: str) -> Paired:
-        rung = plan[int(step)]
-        return stage.pairs(rung.variant, gate_of(rung, gate))
+        return stage.answered(plan[int(step)], gate)
 
     found = fixed_sequence(contract, [str(k) for k in range(len(plan))], pairs)
     return [plan[int(k)] for k, e in found if overall(e) is Verdict.HELD]

@@ -150,5 +150,5 @@ def test_a_chain_of_proposals_gets_quieter_by_3_db() -> None:
 
 def test_no_proposal_where_nothing_is_faster() -> None:
     table = CostTable((Unit("n", "s", (), 1.0, 2.0),), (), 1.0)
-    assert pareto_chain(build_program(table), {"s": 1.0}) == []
+    assert pareto_chain(build_program(table), {("s", "int8"): 1.0}) == []
     assert Variant.of({"s": "fp32"}).picks == ()

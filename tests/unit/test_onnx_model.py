@@ -12,7 +12,6 @@ from onnx.parser import parse_model
 
 from justenough.core.cases import Cases
 from justenough.errors import InputError
-from justenough.subjects import onnx_model
 from justenough.subjects.onnx_model import (
     OnnxModel,
     file_sha256,
@@ -20,6 +19,7 @@ from justenough.subjects.onnx_model import (
     load_proto,
     shapes_of,
 )
+from justenough.subjects.sessions import first_line
 
 Array = NDArray[Any]
 Write = Callable[..., Path]
@@ -69,7 +69,7 @@ def test_defaults_that_may_be_overridden_are_no_inputs(write: Write) -> None:
 @pytest.mark.parametrize(("field", "value"), [("batch", 0), ("threads", 0), ("threads", 10**6)])
 def test_numbers_that_make_no_sense(write: Write, field: str, value: int) -> None:
     with pytest.raises(InputError, match=f"{field}={value} "):
-        OnnxModel(write(), **{field: value})
+        OnnxModel(write(), **{field: value})  # type: ignore[arg-type]
 
 
 def test_cases_take_the_models_type_only_where_nothing_is_lost(write: Write) -> None:
@@ -182,6 +182,6 @@ def test_weights_may_lie_deeper_but_not_outside(write: Write, tmp_path: Path) ->
 
 def test_first_line_leaves_out_the_noise() -> None:
     said = "[ONNXRuntimeError] : 1 : FAIL : Load model from /x/y.onnx failed: No op\nmore"
-    assert onnx_model.first_line(RuntimeError(said)) == "No op"
-    assert onnx_model.first_line(ValueError("")) == "ValueError"
-    assert len(onnx_model.first_line(ValueError("a" * 999))) == 300
+    assert first_line(RuntimeError(said)) == "No op"
+    assert first_line(ValueError("")) == "ValueError"
+    assert len(first_line(ValueError("a" * 999))) == 300

@@ -2,8 +2,10 @@
 
 import hashlib
 import importlib.util
+import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +17,9 @@ from numpy.typing import NDArray
 from justenough.core.cases import CalibrationCases, SearchCases
 from justenough.core.contract import Contract
 from justenough.core.gate import Gate
+from justenough.core.rows import Column
 from justenough.core.store import Store
-from justenough.core.subject import ONNXRUNTIME, Outputs, Site, Variant
+from justenough.core.subject import ONNXRUNTIME, Outputs, Runtime, Site, Variant
 from justenough.cost.table import CostTable, Edge, Unit
 from justenough.errors import InputError
 from justenough.search.chain import Measured, deferral_for
@@ -24,7 +27,9 @@ from justenough.search.families import Family, site_program
 from justenough.search.goal import THIS_MACHINE, Goal
 from justenough.search.objective import Objective
 from justenough.search.program import Program, build_program
+from justenough.search.workers import Failed, Job, Workers, open_workers
 from justenough.subjects import measure
+from justenough.subjects.answering import files_of
 from justenough.subjects.nncf_quantize import nncf_quantize
 from justenough.subjects.onnx_model import OnnxModel, find_sites, load_proto
 from justenough.subjects.prepare import prepare
@@ -33,6 +38,8 @@ from justenough.subjects.quantize import CALIBRATIONS, Ranges, save_model, write
 Array = NDArray[Any]
 CALIBRATION_ROWS = 256
 SENSITIVITY_ROWS = 256
+SENSITIVITY_S = 20.0
+SWEPT_AT_ONCE = 16
 NNCF_ROWS = 32
 Progress = Callable[[str, float], None]
 
@@ -111,7 +118,7 @@ class Workbench:
         def run() -> dict[str, Array]:
             rows = measure.rows_of(self.calibration.cases.inputs, CALIBRATION_ROWS)
             found = measure.calibrate(
-                self.model, self.sites, rows, batch=self.batch, threads=self.threads
+                self.model, self.sites, rows, batch=self.batch, threads=os.cpu_count() or 1
             )
             self.spent("calibration", len(next(iter(rows.values()))))
             names = sorted(found.sizes)
@@ -158,14 +165,72 @@ class Workbench:
         """The file of `variant` in its runtime."""
         return OnnxModel(self.file(variant), self.threads, self.batch, variant.runtime)
 
+    @cached_property
+    def workers(self) -> Workers:
+        """Where files are run that may crash, several at a time where there are several."""
+        self.folder.mkdir(exist_ok=True)
+        found = open_workers(self.goal.workers, threads=self.threads, folder=self.folder)
+        rows = [v for v in self.search.cases.inputs.values() if isinstance(v, np.ndarray)]
+        found.share(*rows)
+        return found
+
+    def close(self) -> None:
+        """End the workers, if there are any."""
+        if "workers" in self.__dict__:
+            self.workers.close()
+
+    def answer_all(self, variants: Sequence[Variant]) -> dict[str, str]:
+        """Run the search rows through variants side by side; why, by key, where one failed."""
+        jobs = [
+            self._job(key(v), self.file(v), v.runtime, self.search.cases.inputs)
+            for v in {key(v): v for v in variants}.values()
+            if self.store.get(f"search/{key(v)}") is None
+        ]
+        failed: dict[str, str] = {}
+        start = time.perf_counter()
+        for name, got in self.workers.map(jobs) if jobs else ():
+            if isinstance(got, Failed):
+                failed[name] = f"{name} {got.kind}: {got.message}"
+                continue
+            self.spent(f"search/{name}", self.search.cases.n)
+            seconds, start = time.perf_counter() - start, time.perf_counter()
+            self.store.put(f"search/{name}", sorted(got), got, seconds=seconds)
+        return failed
+
+    def probe(self, variant: Variant) -> None:
+        """Run one batch apart, for a runtime that may end the process it is in.
+
+        Raises:
+            InputError: It failed or crashed.
+        """
+        if variant.runtime.name == "onnxruntime":
+            return
+        rows = next(measure.batches(self.search.cases.inputs, self.batch))
+        job = self._job(key(variant), self.file(variant), variant.runtime, rows)
+        for _, got in self.workers.map([job]):
+            if isinstance(got, Failed):
+                raise InputError(f"{variant.runtime} {got.kind}: {got.message}")
+
+    def _job(self, name: str, path: Path, runtime: Runtime, inputs: Mapping[str, Column]) -> Job:
+        local = self.goal.workers
+        each = int(local) if local.isdigit() else (os.cpu_count() or 1)
+        at_once = max(1, (os.cpu_count() or 1) // self.threads // max(each, 1))
+        arguments = {
+            "files": files_of(path), "name": path.name, "runtime": runtime, "inputs": inputs,
+            "threads": self.threads, "batch": self.batch, "at_once": at_once,
+        }  # fmt: skip
+        return Job(name, "justenough.subjects.answering:answer", arguments)
+
     def answers(self, variant: Variant) -> dict[str, Array]:
-        """Outputs of the file of `variant` on the search rows."""
+        """Outputs of the file of `variant` on the search rows.
 
-        def run() -> dict[str, Array]:
-            self.spent(f"search/{key(variant)}", self.search.cases.n)
-            return self.subject(variant).run(self.search.cases.inputs)
-
-        return self.store.once_arrays(f"search/{key(variant)}", run)
+        Raises:
+            InputError: Its runtime failed or crashed on them.
+        """
+        failed = self.answer_all([variant])
+        if failed:
+            raise InputError(failed[key(variant)])
+        return self.store.arrays(f"search/{key(variant)}")
 
     def measured(self, variant: Variant, seconds: float, gate_s: float = 0.0) -> Measured:
         """What the search rows say of `variant`, which takes `seconds` per case."""
@@ -199,9 +264,11 @@ class Workbench:
         def run() -> dict[str, Any]:
             everything = measure.all_int8(self.sites)
             found = {}
+            variants = [Variant(everything.picks, c) for c in CALIBRATIONS]
+            self.answer_all(variants)
             for k, method in enumerate(CALIBRATIONS):
                 self.progress("calibration", k / len(CALIBRATIONS))
-                m = self.measured(Variant(everything.picks, method), 0.0)
+                m = self.measured(variants[k], 0.0)
                 found[method] = {"noise": m.noise, "deferral": self._deferral(m)}
             by = "deferral" if self.gate is not None else "noise"
             best = min(CALIBRATIONS, key=lambda c: (found[c][by], found[c]["noise"]))
@@ -222,23 +289,47 @@ class Workbench:
 
         def run() -> dict[str, Any]:
             ranges = Ranges({"minmax": self.calibrated.ranges.table[calibration]})
-            rows = measure.rows_of(self.search.cases.inputs, SENSITIVITY_ROWS)
+            per_row = self.store.get("reference/seconds") or 0.0
+            most = int(np.clip(SENSITIVITY_S / max(8 * per_row, 1e-9), 64, SENSITIVITY_ROWS))
+            rows = measure.rows_of(self.search.cases.inputs, most)
             n = len(next(iter(rows.values())))
             noise, method, passed = self._gradient_noise(ranges, rows)
             if noise is None:
-                noise, method = {}, "single-site sessions" + method
-                for name, power in measure.single_site_noise(
-                    self.model, self.sites, ranges, rows, self.raw_score,
-                    batch=self.batch, threads=self.threads,
-                ):  # fmt: skip
-                    noise[name] = power
-                    self.progress("sensitivity", len(noise) / len(self.sites))
+                noise, method = (
+                    self._single_site_noise(ranges, rows),
+                    "single-site sessions" + method,
+                )
                 passed = n * (len(self.sites) + 1)
             self.spent("sensitivity", passed)
             return {"noise": noise, "method": method, "rows": n}
 
         got: dict[str, Any] = self.store.once("sensitivity", run)
         return got
+
+    def _single_site_noise(self, ranges: Ranges, rows: Mapping[str, Array]) -> dict[str, float]:
+        """Per site, the mean squared change of the score when it alone runs in int8.
+
+        Each is a real file in the real runtime: a gated graph would break its fusions and run
+        slower than the graph that it stands for.
+        """
+        self.workers.share(*rows.values())
+        exact = self.raw_score(self.reference.run(rows))
+        out: dict[str, float] = {}
+        for start in range(0, len(self.sites), SWEPT_AT_ONCE):
+            jobs: list[Job] = []
+            with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+                for site in self.sites[start : start + SWEPT_AT_ONCE]:
+                    path = Path(folder) / f"{len(jobs)}.onnx"
+                    variant = Variant.of({site.name: "int8"})
+                    write_variant(self.model, self.sites, variant, ranges, path)
+                    jobs.append(self._job(site.name, path, ONNXRUNTIME, rows))
+            for name, got in self.workers.map(jobs):
+                if isinstance(got, Failed):
+                    raise InputError(f"site {name!r} in int8 {got.kind}: {got.message}")
+                change = (self.raw_score(got) - exact).reshape(len(exact), -1)
+                out[name] = float((change**2).sum(1).mean())
+                self.progress("sensitivity", len(out) / len(self.sites))
+        return {s.name: out[s.name] for s in self.sites}
 
     def _gradient_noise(
         self, ranges: Ranges, rows: Mapping[str, Array]
@@ -254,7 +345,7 @@ class Workbench:
         try:
             found = site_noise(
                 self.model, self.sites, ranges.table["minmax"], rows, self.gate,
-                output or self.reference.output_names[0], threads=self.threads,
+                output or self.reference.output_names[0], threads=os.cpu_count() or 1,
                 rng=np.random.default_rng(0),
             )  # fmt: skip
         except (UnsupportedOperator, InputError) as e:  # the latter: an output without floats

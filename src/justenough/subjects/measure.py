@@ -4,7 +4,7 @@ import json
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from justenough.core.rows import Column
-from justenough.core.subject import INT8, Outputs, Site, Variant
+from justenough.core.subject import INT8, Site, Variant
 from justenough.cost.roofline import Layer
 from justenough.cost.table import CostTable, Edge, Unit
-from justenough.subjects.onnx_model import OnnxModel, initializer_names, shapes_of
+from justenough.subjects.onnx_model import initializer_names, shapes_of
 from justenough.subjects.quantize import (
     FLOAT_OUTPUT,
     Ranges,
@@ -106,44 +106,6 @@ def calibrate(
                 sizes[name] = value.size / max(len(next(iter(rows.values()))), 1)
     samples = {t: (low[t], high[t], np.concatenate(kept[t])) for t in tensors}
     return Calibration(find_ranges(samples), sizes)
-
-
-def single_site_noise(
-    model: onnx.ModelProto,
-    sites: Sequence[Site],
-    ranges: Ranges,
-    inputs: Inputs,
-    score: Callable[[Outputs], Array],
-    *,
-    batch: int,
-    threads: int,
-) -> Iterator[tuple[str, float]]:
-    """Per site, the mean squared change of the score when it alone runs in int8.
-
-    Each is a real file in the real runtime: a gated graph would break its fusions and run
-    slower than the graph that it stands for.
-
-    Args:
-        model: Prepared graph.
-        sites: Sites to measure.
-        ranges: Calibrated ranges.
-        inputs: Rows to measure on, (n, ...) each.
-        batch: Rows of a call.
-        threads: Threads of a session.
-        score: Maps outputs to (n,) or (n, ...); power is summed over a row's values.
-    """
-
-    def answer(path: Path) -> Array:
-        return np.asarray(score(OnnxModel(path, threads, batch).run(inputs)), np.float64)
-
-    with scratch(model) as path:
-        exact = answer(path)
-    for site in sites:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "site.onnx"
-            write_variant(model, sites, Variant.of({site.name: INT8.name}), ranges, path)
-            change = (answer(path) - exact).reshape(len(exact), -1)
-        yield site.name, float((change**2).sum(1).mean())
 
 
 @dataclass(frozen=True)

@@ -153,12 +153,14 @@ class OnnxModel:
         threads: Threads that one session uses.
         batch: Rows of one call; a model with a fixed batch overrides it.
         runtime: What runs it.
+        at_once: Calls side by side; 0 for as many as there are cores for.
     """
 
     path: Path
     threads: int = 1
     batch: int = 32
     runtime: Runtime = ONNXRUNTIME
+    at_once: int = 0
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -212,7 +214,7 @@ class OnnxModel:
         """
         step = self.fixed_batch or self.batch
         n = len(next(iter(inputs.values())))
-        side_by_side = max(1, (os.cpu_count() or 1) // self.threads)
+        side_by_side = self.at_once or max(1, (os.cpu_count() or 1) // self.threads)
         self.session  # noqa: B018 - made once, before the workers share it
 
         def answer(i: int) -> list[Array]:  # cut here: rows may be read from disk

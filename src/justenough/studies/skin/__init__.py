@@ -1,0 +1,1 @@
+"""Skin lesions: which of seven kinds does a dermatoscopic image show?"""

@@ -1,0 +1,1 @@
+"""Chest X-rays: does a child's chest film show pneumonia?"""

@@ -1,0 +1,42 @@
+"""Answers of a model file on rows, as a job for another process or another machine."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from justenough.core.rows import Column
+from justenough.core.subject import Runtime
+from justenough.subjects.onnx_model import Array, OnnxModel
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    """A model file and the weights beside it, by name: all that another machine needs."""
+    beside = (path.with_name(path.name + ".data"), path.with_suffix(".bin"))
+    return {p.name: p.read_bytes() for p in (path, *beside) if p == path or p.is_file()}
+
+
+def answer(
+    files: Mapping[str, bytes],
+    name: str,
+    runtime: Runtime,
+    inputs: Mapping[str, Column],
+    threads: int,
+    batch: int,
+    at_once: int,
+) -> dict[str, Array]:
+    """Outputs (n, ...) of the file `name` among `files` on `inputs` (n, ...).
+
+    Args:
+        files: As `files_of` gives them.
+        name: The model's own file among them.
+        runtime: What runs it.
+        inputs: Rows.
+        threads: Threads of the session.
+        batch: Rows of a call.
+        at_once: Calls side by side.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for file, content in files.items():
+            (Path(folder) / Path(file).name).write_bytes(content)
+        model = OnnxModel(Path(folder) / Path(name).name, threads, batch, runtime, at_once)
+        return model.run(inputs)

@@ -121,7 +121,8 @@ def test_folded_table_opens(
     assert not table.is_displayed()
     one(browser, "#pareto summary").click()
     assert table.is_displayed()
-    assert "not tested" in table.text
+    assert "HELD" in table.text
+    assert "to the exact model" in table.text
 
 
 def test_pointing_at_a_candidate_explains_it(
@@ -130,10 +131,12 @@ def test_pointing_at_a_candidate_explains_it(
     look(browser, summary, tmp_path, 1280)
     tip = one(browser, "#tip")
     assert not tip.is_displayed()
-    one(browser, ".view:not([hidden]) .wide .point:has(.result) .touch").click()
+    one(browser, ".view:not([hidden]) .wide .point:has(.ring) .touch").click()
     assert tip.is_displayed()
-    assert "The certified file" in tip.text
-    assert "1 of 624 groups changed" in tip.text
+    assert "What was certified" in tip.text
+    assert "OpenVINO" in tip.text
+    e = summary["certificate"]["clauses"][0]
+    assert f"{e['changed']} of 624 groups changed" in tip.text
 
 
 @pytest.mark.parametrize("width", [360, 1280])
@@ -157,6 +160,35 @@ def test_phone_gets_its_own_drawings(
     look(browser, summary, tmp_path, 360)
     assert one(browser, ".view .phone svg").is_displayed()
     assert not one(browser, ".view .wide").is_displayed()
+
+
+def test_variants_become_blocks_on_a_phone(
+    browser: webdriver.Chrome, summary: dict[str, Any], tmp_path: Path
+) -> None:
+    look(browser, summary, tmp_path, 390)
+    browser.execute_script(
+        "document.querySelectorAll('details').forEach((d) => { d.open = true })"
+    )
+    row = one(browser, "#search table.pairs tbody tr")
+    cells = row.find_elements(By.TAG_NAME, "td")
+    assert row.value_of_css_property("display") == "grid"
+    assert cells[0].rect["width"] > 1.5 * cells[1].rect["width"]
+    assert cells[1].rect["y"] == cells[2].rect["y"] > cells[0].rect["y"]
+    assert overflow(browser) <= 0
+    assert one(browser, "#stages table.pairs").is_displayed()
+
+
+def test_runtimes_have_colours_of_their_own(
+    browser: webdriver.Chrome, summary: dict[str, Any], tmp_path: Path
+) -> None:
+    look(browser, summary, tmp_path, 1400)
+    seen = {
+        kind: one(browser, f"#pareto .legend .dot.{kind}").value_of_css_property("fill")
+        for kind in ("rt-0", "rt-1")
+    }
+    assert len(set(seen.values())) == 2
+    shapes = [one(browser, f"#pareto .legend .dot.{kind}").tag_name for kind in ("rt-0", "rt-1")]
+    assert shapes == ["circle", "polygon"]
 
 
 def test_dark_is_dark(browser: webdriver.Chrome, summary: dict[str, Any], tmp_path: Path) -> None:
@@ -187,7 +219,7 @@ def test_paper_shows_what_is_folded_and_no_buttons(
     assert one(browser, "#pareto details").get_attribute("open") is None
     pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {})["data"])
     assert pdf.startswith(b"%PDF")
-    assert 3 <= pdf.count(b"/Type /Page\n") <= 12
+    assert 3 <= pdf.count(b"/Type /Page\n") <= 16
 
 
 def test_hostile_names_do_not_run(
@@ -195,6 +227,7 @@ def test_hostile_names_do_not_run(
 ) -> None:
     summary["model"]["file"] = summary["contract"]["population"] = EVIL
     summary["certificate"]["note"] = [EVIL]
+    summary["search"]["notes"] = [f"{EVIL} was skipped: {EVIL}"]
     name = next(iter(summary["search"]["sites"]))
     search = summary["search"]
     tables = (search["sites"], search["sensitivity"]["noise"], summary["result"]["sites"])
@@ -204,6 +237,7 @@ def test_hostile_names_do_not_run(
     assert browser.title == f"HELD: {EVIL}"
     assert browser.find_elements(By.TAG_NAME, "img") == []
     assert EVIL in one(browser, ".notes").text
+    assert EVIL in one(browser, ".left-out").text
     assert overflow(browser) <= 0
     assert logged(browser, "browser") == []
 

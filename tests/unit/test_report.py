@@ -1,114 +1,18 @@
 """The report renders every end of a run, escapes every text, and needs no network."""
 
 import copy
-import html
 import re
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from report_world import CLAUSE, ORT, evidence, held, searched, shown, stopped, three_stages
 
 from justenough.report import figures, pareto, words
 from justenough.report.html import headline, render
 from justenough.report.svg import Scale, with_zero
 
-CLAUSE = "decision_stability(output=y) >= 0.99"
 EVIL = "\"'><img src=x onerror=alert(1)></script><script>alert(2)</script>{{ 7 * 191 }}<!--"
-
-
-def evidence(changed: int, estimate: float, limit: float, verdict: str = "HELD") -> dict[str, Any]:
-    return {
-        "clause": CLAUSE, "verdict": verdict, "estimate": estimate, "limit": limit,
-        "other_limit": 1.0, "n": 500, "changed": changed, "unit": "share of units",
-        "method": "Clopper-Pearson 1934, exact, one-sided", "note": "",
-    }  # fmt: skip
-
-
-def stopped() -> dict[str, Any]:
-    """A run that ended before its search."""
-    part = {"rows": 900, "units": 100}
-    return {
-        "justenough": "0.1.0",
-        "model": {"file": "net.onnx", "sha256": "ab" * 32, "bytes": 2_793_026},
-        "contract": {"clauses": [CLAUSE], "alpha": 0.05, "population": "adults"},
-        "cases": {"grouped": True, "calibration": part, "search": part,
-                  "certification": {"rows": 4000, "units": 500}},
-        "environment": {"name": "onnxruntime", "version": "1.32.0", "provider": "CPU",
-                        "processor": "EPYC", "cpu_flags": ["avx2", "avx512_vnni"],
-                        "threads": 1, "batch": 32},
-        "at_best": [{"clause": CLAUSE, "units": 500, "limit": 0.99402, "reachable": True,
-                     "needed": None}],
-        "verdict": "UNDECIDED", "reason": "too few cases", "result": None,
-    }  # fmt: skip
-
-
-def searched(n_sites: int = 3) -> dict[str, Any]:
-    """A run whose safest candidate broke the contract."""
-    names = [f"/net/block.{k}/Conv" for k in range(n_sites)]
-    race = {"reference_s": 0.002, "repeats": 4, "rows": 256, "threads": 1, "batch": 32}
-    fast = {**race, "candidate_s": 0.0006, "speedup": 3.2, "low": 3.1, "high": 3.3}
-    rungs = [
-        {"variant": "int8-3", "threshold": t, "deferral": t, "risk": r, "seconds": s}
-        for t, r, s in ((0.2, 0.0, 0.0009), (0.05, 1e-4, 0.0007), (0.01, 2e-3, 0.0006))
-    ]
-    broken = evidence(40, 0.92, 0.897, "BROKEN")
-    return {
-        **stopped(),
-        "search": {
-            "sites": {n: {"name": n, "op": "Conv", "nodes": [], "size": 9216,
-                          "operations": 9_437_184, "choices": None} for n in names},
-            "calibrations": {"best": "minmax", "by": "deferral",
-                             "found": {"minmax": {"noise": 1e-4, "deferral": 0.0166},
-                                       "mse": {"noise": 1.2, "deferral": 1.0}}},
-            "sensitivity": {"noise": dict.fromkeys(names, 1e-5), "method": "sessions",
-                            "rows": 256},
-            "signal": 0.63, "all_int8": "int8-3",
-            "variants": {"int8-3": {**fast, "int8_sites": names, "calibration": "minmax",
-                                    "noise": 1e-4, "changed": 2, "bytes": 752_126},
-                         "int8-1": {**fast, "int8_sites": names[:1], "calibration": "minmax",
-                                    "noise": 1e-5, "changed": 0, "bytes": 1_752_126,
-                                    "speedup": 1.5}},
-        },
-        "plan": {"rungs": rungs, "gate": {"threshold": 0.0}, "reference_s": 0.002,
-                 "sha256": "cd" * 32},
-        "steps": [{**rungs[0], "verdict": "BROKEN", "clauses": [broken]}],
-        "plain_int8": {"variant": "int8-3", "verdict": "BROKEN", "clauses": [broken],
-                       "speedup": 3.2, "low": 3.1, "high": 3.3, "bytes": 752_126},
-        "verdict": "BROKEN", "reason": "the safest candidate did not hold",
-        "spent": {"inferences": 49_044, "rows": {"race/int8-3": 2048},
-                  "seconds": 85.5, "steps": {"race/int8-3": 3.25, "call cost": 1.0}},
-    }  # fmt: skip
-
-
-def held(n_sites: int = 3) -> dict[str, Any]:
-    """A run that certified a cascade."""
-    s = searched(n_sites)
-    good = evidence(1, 0.998, 0.99055)
-    s["steps"] = [{**r, "verdict": "HELD", "clauses": [good]} for r in s["plan"]["rungs"][:2]]
-    sites = {n: ("int8", "fp32")[k % 2] for k, n in enumerate(s["search"]["sites"])}
-    return {
-        **s, "verdict": "HELD", "reason": "",
-        "certificate": {
-            "verdict": "HELD", "clauses": [{**good, "op": ">="}], "note": [],
-            "candidate": {"file": "c.onnx", "sha256": "ef" * 32, "bytes": 3_571_063},
-            "cases": {"fingerprint": "12" * 32}, "created": "2026-01-01T00:00:00+00:00",
-        },
-        "result": {"kind": "cascade", "file": "c.onnx", "variant": "int8-3", "sites": sites,
-                   "gate": {"threshold": 0.05}, "deferral": 0.00823, "reference_s": 0.00195,
-                   "candidate_s": 0.000618, "speedup": 3.16, "low": 3.1, "high": 3.2,
-                   "repeats": 4, "bytes": 3_571_063},
-        "margins": {"edges": [0.0, 0.1, 0.2], "rows": [100, 3800], "changed": [11, 0],
-                    "threshold": 0.05},
-        "quality": {"reference": {"rows": 3033.0, "accuracy": 0.78635, "auc": 0.84882},
-                    "candidate": {"rows": 3033.0, "accuracy": 0.78635, "auc": 0.84876}},
-    }  # fmt: skip
-
-
-def shown(page: str) -> str:
-    """The text of a page, with plain spaces."""
-    body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.S)
-    text = html.unescape(re.sub(r"<[^>]+>", " ", body))
-    return " ".join(text.replace("\u00a0", " ").replace("\u202f", " ").split())
 
 
 class Tags(HTMLParser):
@@ -126,6 +30,7 @@ class Tags(HTMLParser):
 def test_verdict_comes_first_in_a_sentence() -> None:
     text = shown(render(held()))
     assert text.index("At least 99 % of groups keep every decision, at 95 % confidence.") < 120
+    assert "ONNX Runtime int8 at all 3 sites; 0.8 % of cases are answered again" in text
     assert "3.2\u00d7 as fast 0.62 ms a case against 1.95 ms (batch 32, 1 thread)" in text
     assert "0.8 % of cases answered by the exact model" in text
     assert "1 of 500 groups changed limit 99.0 %, asked ≥ 99 %" in text
@@ -137,9 +42,11 @@ def test_verdict_comes_first_in_a_sentence() -> None:
 
 def test_sections_of_a_held_run_come_in_order() -> None:
     text = shown(render(held()))
-    heads = ["What the cases could show", "What is gained", "Clauses of the contract",
+    heads = ["What to deploy", "How to run it", "What this does not say", "Who answers",
+             "What the cases could show", "What is gained", "Clauses of the contract",
              "Sensitivity of 3 sites", "Margins and deferral", "The search", "Quality where",
-             "What the result is bound to", "justenough verify OUT/certificate.json"]  # fmt: skip
+             "What the result is bound to", "justenough verify OUT/certificate.json",
+             "Where each number is recorded"]  # fmt: skip
     at = [text.index(h) for h in heads]
     assert at == sorted(at)
 
@@ -153,7 +60,8 @@ def test_run_that_stopped_before_its_search_says_why() -> None:
     assert "Too few cases." in text
     assert "would show 97.5 %" in text
     assert "out of reach. It takes 299 groups." in text
-    for absent in ("What is gained", "Sensitivity", "The search", "variant.toml", "verify OUT"):
+    for absent in ("What is gained", "Sensitivity", "The search", "variant.toml", "verify OUT",
+                   "What to deploy", "Who answers", "justenough run"):  # fmt: skip
         assert absent not in text
 
 
@@ -223,9 +131,25 @@ def hostile() -> dict[str, Any]:
     for table in (s["search"]["sites"], s["search"]["sensitivity"]["noise"], s["result"]["sites"]):
         table[EVIL] = table.pop(name)
     s["result"]["sites"][EVIL] = EVIL
-    s["search"]["variants"] = {EVIL: s["search"]["variants"]["int8-3"]}
+    entry = s["search"]["variants"][ORT]
+    s["search"]["variants"] = {EVIL: entry, f"{EVIL}2": {**entry, "runtime": EVIL}}
+    entry |= {"form": EVIL, "calibration": EVIL, "repairs": [EVIL],
+              "picks": [[EVIL, EVIL]]}  # fmt: skip
     for rung in (*s["plan"]["rungs"], *s["steps"], s["plain_int8"], s["result"]):
-        rung["variant"] = EVIL
+        rung["variant"] = rung["middle"] = EVIL
+        rung["middle_threshold"] = 0.1
+    s["result"]["stages"][0] |= {"variant": EVIL, "runtime": EVIL}
+    s["result"]["runtime"] = EVIL
+    s["certificate"]["candidate"]["stages"] = [{"file": EVIL, "sha256": EVIL, "runtime": {
+        "name": EVIL, "version": EVIL, "precision": EVIL, "device": EVIL}}]  # fmt: skip
+    s["search"]["notes"] = [EVIL, f"{EVIL} was skipped: {EVIL}", f"{EVIL} is not installed"]
+    s["search"]["families"] = s["search"]["searched"] = [EVIL]
+    s["goal"] = {"minimise": EVIL, "target": EVIL, "runtimes": [EVIL], "pins": [[EVIL, EVIL]],
+                 "estimated": True, "budget_s": 60.0}  # fmt: skip
+    s["curve"] = {"alpha": 0.025, "points": 2}
+    for step in s["steps"]:
+        step |= {"speedup": 2.0, "low": 1.9, "high": 2.1, "bytes": 9, "file": EVIL}
+    s["model"]["inputs"] = [EVIL]
     s["spent"]["steps"][EVIL] = 1.0
     return s
 
@@ -240,7 +164,7 @@ def test_hostile_names_stay_text() -> None:
     assert shown(page).count("alert(2)") > 10
 
 
-@pytest.mark.parametrize("make", [stopped, searched, held, hostile])
+@pytest.mark.parametrize("make", [stopped, searched, held, three_stages, hostile])
 def test_page_names_no_address_and_loads_nothing(make: Any) -> None:
     page = render(make())
     assert not re.search(r"https?://|url\(|@import", page)
@@ -265,7 +189,9 @@ def test_many_sites_stay_small_and_their_table_folded() -> None:
 
 
 def test_few_sites_are_named_and_coloured_by_choice() -> None:
-    found = figures.sites(held())
+    s = held()
+    s["result"]["sites"]["/net/block.1/Conv"] = "fp32"
+    found = figures.sites(s)
     assert [s.short for s in found] == ["block.0", "block.1", "block.2"]
     assert [s.colour for s in found] == ["choice-0", "choice-exact", "choice-0"]
     assert found[0].db == pytest.approx(47.99, abs=0.01)

@@ -1,5 +1,6 @@
 """How results read on a terminal."""
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from justenough.report import deployed, goal
+from justenough.report.left_out import left_out
+from justenough.report.words import kept_together
+
+WIDE = 100
 console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -50,7 +56,7 @@ def limit_text(e: Mapping[str, Any]) -> str:
     if e["limit"] is None:
         return str(e["note"])
     changed = f"{e['changed']} of {e['n']} changed; " if e["changed"] is not None else ""
-    return f"{changed}estimate {e['estimate']:.5g}, limit {e['limit']:.5g} {e['unit']}"
+    return f"{changed}estimate {number(e['estimate'])}, limit {e['limit']:.5g} {e['unit']}"
 
 
 def number(value: float | None) -> str:
@@ -73,7 +79,7 @@ def clauses(evidence: Sequence[Mapping[str, Any]], alpha: float) -> None:
         side = "at least" if e.get("op", ">=") == ">=" else "at most"
         console.print(
             f"            {changed}estimate {number(e['estimate'])}, {side} {e['limit']:.5g} at "
-            f"{1 - alpha:.4g} confidence ({e['unit']}; {e['method']})"
+            f"{1 - alpha:.4g} confidence\n            ({e['unit']}; {e['method']})"
         )
 
 
@@ -95,45 +101,97 @@ _ALONE = {
 }
 
 
+def said(name: str, text: str) -> None:
+    """A line that starts with its name, wrapped where it is long."""
+    lead = f"{name + ':':12}"
+    lines = textwrap.wrap(
+        kept_together(text), WIDE, initial_indent=lead, subsequent_indent=" " * 12,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    console.print("\n".join(lines).replace("\u00a0", " "))
+
+
 def found(summary: Mapping[str, Any]) -> None:
     """The end of a compress run: what int8 would do, what was found, what was shown."""
-    raw = summary.get("plain_int8")
-    if raw:
-        e, r = summary["environment"], summary["result"] or summary["plan"]
-        console.print(f"fp32 takes: {duration(r['reference_s'])} a case ({e['threads']} thread"
-                      f"{'s'[: e['threads'] > 1]}, batch {e['batch']})")  # fmt: skip
-        console.print(f"Plain int8: {raw['speedup']:.2f}x as fast as fp32; alone "
-                      f"{_ALONE[raw['verdict']]}: {limit_text(raw['clauses'][0])}")  # fmt: skip
-    result = summary["result"]
-    if result is None:
+    before(summary)
+    if summary["result"] is None:
+        # One line, however long: it is what is looked for in a log.
         console.print(f"Verdict:    nothing cheaper is offered: {summary['reason']}")
+        curve(summary)
+        missed(summary)
         return
-    int8 = sum(c == "int8" for c in result["sites"].values())
-    what = f"int8 at {int8} of {len(result['sites'])} sites"
-    if result["kind"] == "cascade":
-        what += f", {result['deferral']:.2%} of cases answered again by the exact model"
-    console.print(
-        f"Found:      {result['kind']}: {what}; {result['speedup']:.2f}x as fast as fp32 "
-        f"({result['low']:.2f} to {result['high']:.2f}), "
-        f"{duration(result['candidate_s'])} a case, {size(result['bytes'])}"
-    )
+    gained(summary, summary["result"])
+    curve(summary)
     for which, q in summary.get("quality", {}).items():
         numbers = ", ".join(f"{k} {v:.4f}" for k, v in q.items() if k != "rows")
         if numbers:
-            console.print(f"Quality:    {which}: {numbers} on {q['rows']:.0f} labelled rows")
+            said("Quality", f"{which}: {numbers} on {q['rows']:.0f} labelled rows")
     spent = summary["spent"]
-    console.print(f"Spent:      {spent['inferences']:,} full-equivalent inferences (rows through "
-                  f"any model), {spent['seconds']:.0f} s")  # fmt: skip
+    said("Spent", f"{spent['inferences']:,} full-equivalent inferences (rows through "
+         f"any model), {spent['seconds']:.0f} s")  # fmt: skip
+    missed(summary)
     for note in summary["certificate"]["note"]:
-        console.print(f"Note:       {note}")
+        said("Note", note)
     console.print()
-    clauses(summary["certificate"]["clauses"], summary["contract"]["alpha"])
+    shown = summary["certificate"]
+    clauses(shown["clauses"], shown.get("alpha", summary["contract"]["alpha"]))
+
+
+def before(summary: Mapping[str, Any]) -> None:
+    """What the reference takes, and what int8 everywhere would do."""
+    raw, timed = summary.get("plain_int8"), summary["result"] or summary.get("plan")
+    if timed and timed.get("reference_s"):
+        e = summary["environment"]
+        said("fp32 takes", f"{duration(timed['reference_s'])} a case ({e['threads']} thread"
+             f"{'s'[: e['threads'] > 1]}, batch {e['batch']})")  # fmt: skip
+    if raw:
+        # A variant that was given is what was timed, whatever it holds.
+        name = "Given" if (summary.get("goal") or {}).get("given") else "Plain int8"
+        said(name, f"{raw['speedup']:.2f}x as fast as fp32; alone "
+             f"{_ALONE[raw['verdict']]}: {limit_text(raw['clauses'][0])}")  # fmt: skip
+
+
+def gained(summary: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """What is deployed, its speed and its size."""
+    said("Found", deployed.sentence(summary))
+    said("Speed", f"{result['speedup']:.2f}x as fast as fp32 ({result['low']:.2f} to "
+         f"{result['high']:.2f}), {duration(result['candidate_s'])} a case")  # fmt: skip
+    said("Size", f"{size(result['bytes'])}; the reference has {size(summary['model']['bytes'])}")
+    cost = goal.cost_of(summary, result)
+    if goal.is_estimate(summary) and cost is not None:
+        said("Estimate", f"{goal.in_unit(summary, cost)} ({goal.cost_name(summary)})")
+
+
+def curve(summary: Mapping[str, Any]) -> None:
+    """How many points of a certified curve hold; nothing for other runs."""
+    if not summary.get("curve"):
+        return
+    m, steps = summary["curve"]["points"], summary["steps"]
+    held = sum(s["verdict"] == "HELD" for s in steps)
+    said("Curve", f"{held} of {m} points hold the contract; all {m} limits hold at once with "
+         f"{1 - summary['contract']['alpha']:.4g} confidence")  # fmt: skip
+
+
+def missed(summary: Mapping[str, Any]) -> None:
+    """What was left out: runtimes that are not installed, and how many variants failed."""
+    out = left_out(summary)
+    for note in out.missing:
+        said("Missing", note)
+    for note in out.other:
+        said("Note", note)
+    if out.skipped:
+        n = len(out.skipped)
+        said("Left out", f"{n} variant{'s'[: n > 1]} that could not be built or run; "
+             "see the report")  # fmt: skip
 
 
 def where(out: Path, model: Path | str, cases: str, summary: Mapping[str, Any]) -> None:
     """Where the results are, and how to check them again from a file of cases."""
-    if summary["result"] is not None:
-        console.print(f"\nDeploy:     {out / 'model.onnx'}")
+    result = summary["result"]
+    if result is not None:
+        first, *rest = (name for name, _ in deployed.files(summary))
+        beside = f", with {', '.join(rest)} beside it" if rest else ""
+        console.print(f"\nDeploy:     {out / first}{beside}")
         if cases:
             console.print(f"Check:      justenough verify {out / 'certificate.json'} "
                           f"--reference {model} --cases {cases}")  # fmt: skip

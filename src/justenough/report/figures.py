@@ -7,11 +7,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from justenough.report import svg, words
+from justenough.report import deployed, marks, names, svg, words
 from justenough.report.words import Promise
 
 Said = Mapping[str, Any]
 NAMED_BARS = 40
+# A choice keeps its colour from one report to the next while there are few of them.
+CHOICES = (
+    "int8", "int4-weight", "int8-weight", "int8-dynamic", "fp16", "bf16", "fp16-weight",
+    "bf16-weight", "int2-weight",
+)  # fmt: skip
 COLOURS = 6
 
 
@@ -53,7 +58,7 @@ def sites(summary: Said) -> list[Site]:
     noise = (search.get("sensitivity") or {}).get("noise", {})
     chosen: Said = (summary.get("result") or {}).get("sites", {})
     short = words.shortened(list(found), [str(s.get("op", "")) for s in found.values()], 34)
-    colours = choice_colours(chosen)
+    colours = choice_colours(chosen, names.own(names.runtime_of(summary.get("result"))))
     return [
         Site(
             name, short[name], str(s.get("op", "")),
@@ -65,12 +70,13 @@ def sites(summary: Said) -> list[Site]:
     ]  # fmt: skip
 
 
-def choice_colours(chosen: Said) -> dict[str, str]:
-    """A class for each choice: the exact one is neutral, others in order of appearance."""
-    names = list(dict.fromkeys(str(c) for c in chosen.values()))
-    cheap = [n for n in names if n != "fp32"]
-    found = {n: f"choice-{min(k, COLOURS - 1)}" for k, n in enumerate(cheap)}
-    return {n: found.get(n, "choice-exact") for n in names}
+def choice_colours(chosen: Said, own: str = names.EXACT) -> dict[str, str]:
+    """A class for each choice, in a fixed order; `own`, what nothing was picked for, is pale."""
+    seen = list(dict.fromkeys(str(c) for c in chosen.values()))
+    neutral = {c: "choice-exact" if c == names.EXACT else "choice-own" for c in (own, names.EXACT)}
+    cheap = [c for c in dict.fromkeys((*CHOICES, *seen)) if c in seen and c not in neutral]
+    found = {c: f"choice-{min(k, COLOURS - 1)}" for k, c in enumerate(cheap)}
+    return found | {c: kind for c, kind in neutral.items() if c in seen}
 
 
 def sensitivity(found: Sequence[Site]) -> Markup:
@@ -90,14 +96,15 @@ def _at(scale: svg.Scale, db: float) -> float:
 
 
 def _named(found: Sequence[Site], width: int) -> Markup:
-    step, left = 20, 250 if width == svg.WIDE else 150
-    box = svg.Box(left, 10, width - 62, 10 + step * len(found))
+    step, left = 20, 250 if width == svg.WIDE else 132
+    longest = max(len(s.choice) for s in found)
+    box = svg.Box(left, 10, width - 46 - 6.5 * longest, 10 + step * len(found))
     x = svg.Scale(*_range(found), box.left, box.right)
     parts = []
     for v in x.ticks(6):
         parts.append(svg.line(x(v), box.top, x(v), box.bottom, "grid"))
         parts.append(svg.text(x(v), box.bottom + 17, f"{v:g}", "tick", "middle"))
-    fits = 34 if width == svg.WIDE else 21
+    fits = 34 if width == svg.WIDE else 18
     for k, s in enumerate(found):
         y = box.top + k * step
         said = words.in_decibel(s.db)
@@ -105,7 +112,8 @@ def _named(found: Sequence[Site], width: int) -> Markup:
         if s.db is not None:
             end = _at(x, s.db)
             bars.append(svg.bar(svg.Box(x(0), y + 3, end, y + step - 3), s.colour))
-            bars.append(svg.text(max(end, x(0)) + 6, y + 14, said.removesuffix(" dB"), "value"))
+            value = " ".join([said.removesuffix(" dB"), s.choice]).strip()
+            bars.append(svg.text(max(end, x(0)) + 6, y + 14, value, "value"))
         touch = svg.bar(svg.Box(0, y, width, y + step), "touch")
         parts.append(svg.element("g", *bars, touch, class_="point", data_tip=s.tip))
     parts.append(svg.text(box.right, box.bottom + 36, "signal over noise, dB", "title", "end"))
@@ -171,7 +179,7 @@ def margins(m: Said) -> Markup:
 
 def _threshold(box: svg.Box, at: float, threshold: float) -> list[Markup]:
     left = at > (box.left + box.right) / 2
-    said = f"defers up to {words.significant(threshold)}"
+    said = f"goes on up to {words.significant(threshold)}"
     return [
         svg.line(at, box.top - 8, at, box.bottom, "bound"),
         svg.text(at + (-6 if left else 6), box.top, said, "bound-label", "end" if left else None),
@@ -179,85 +187,101 @@ def _threshold(box: svg.Box, at: float, threshold: float) -> list[Markup]:
 
 
 def deferral(summary: Said) -> Markup | None:
-    """What the exact model answers, against the threshold; None without a cascade."""
-    plan, result = summary.get("plan") or {}, summary.get("result") or {}
-    rungs = [
-        r for r in plan.get("rungs", ()) if r.get("threshold") is not None and r["threshold"] > 0
-    ]
-    if len(rungs) < 2:
+    """Who answers what in every candidate of the plan; None where no candidate is a cascade."""
+    rungs = list((summary.get("plan") or {}).get("rungs", ()))
+    if sum(r.get("threshold") is not None for r in rungs) < 2:
         return None
-    tested = {(s["variant"], s["threshold"]): str(s["verdict"]) for s in summary.get("steps", ())}
-    gate = result.get("gate") or {}
-    real = (words.finite(gate.get("threshold")), words.finite(result.get("deferral")))
+    result = summary.get("result")
+    tested = {deployed.key_of(s): str(s["verdict"]) for s in summary.get("steps", ())}
+    on, exact = [deployed.goes_on(r) for r in rungs], [float(r["deferral"]) for r in rungs]
+    chosen = next(
+        (k for k, r in enumerate(rungs)
+         if result and deployed.key_of(r) == deployed.key_of_result(result)), None,
+    )  # fmt: skip
 
     def draw(width: int) -> Markup:
         box = svg.Box(62, 46, width - 16, 286)
-        values = [r["threshold"] for r in rungs]
-        x = svg.Scale(min(values) / 1.3, max(values) * 1.3, box.left, box.right, log=True)
-        high = max([*(r["deferral"] for r in rungs), real[1] or 0.0]) * 1.12 or 0.01
-        y = svg.Scale(0, high, box.bottom, box.top)
+        x = svg.Scale(0.4, len(rungs) + 0.6, box.left, box.right)
+        y = svg.with_zero([*on, *exact], box.bottom, box.top)
         parts = [
-            svg.axes(box, x, y, words.significant, words.tick,
-                     ("threshold on the margin", "answered by the exact model"))
+            svg.axes(box, x, y, lambda v: f"{v:g}" if v >= 1 and v == round(v) else "", words.tick,
+                     ("candidate, safest first", "share of cases"))
         ]  # fmt: skip
-        for name in dict.fromkeys(r["variant"] for r in rungs):
-            own = sorted((r["threshold"], r["deferral"]) for r in rungs if r["variant"] == name)
-            points = " ".join(f"{x(t):.1f},{y(d):.1f}" for t, d in own)
-            parts.append(svg.element("polyline", points=points, class_="curve"))
-        for r in rungs:
-            verdict = tested.get((r["variant"], r["threshold"]), "untested")
-            tip = (
-                f"{r['variant']}, threshold {words.significant(r['threshold'])}\n"
-                f"predicted: the exact model answers {words.share(r['deferral'])}\n{verdict}"
-            )
-            dot = svg.mark("circle", x(r["threshold"]), y(r["deferral"]), 4, f"dot {verdict}")
-            parts.append(svg.element("g", dot, class_="point", data_tip=tip))
-        if real[0] and real[1] is not None:
-            parts.append(_real(x(real[0]), y(real[1]), real[0], real[1]))
-        return svg.picture(width, 334, "share of deferred cases against the threshold", *parts)
+        for kind, shares in (("on", on), ("", exact)):
+            points = " ".join(f"{x(k + 1):.1f},{y(s):.1f}" for k, s in enumerate(shares))
+            parts.append(svg.element("polyline", points=points, class_=f"curve {kind}".strip()))
+        for k, r in enumerate(rungs):
+            verdict = tested.get(deployed.key_of(r), "not tested")
+            parts.append(_candidate(x(k + 1), y, r, k, verdict))
+        if chosen is not None and result:
+            share = float(result["deferral"])
+            parts.append(_real(x(chosen + 1), y(share), share, box))
+        what = "shares of cases that go on and that the exact model answers, by candidate"
+        return svg.picture(width, 334, what, *parts)
 
     return svg.both(draw)
 
 
-def _real(x: float, y: float, threshold: float, share: float) -> Markup:
+def _candidate(x: float, y: svg.Scale, r: Said, k: int, verdict: str) -> Markup:
+    on, exact = deployed.goes_on(r), float(r["deferral"])
     tip = (
-        f"The certified file, threshold {words.significant(threshold)}\n"
-        f"deferred {words.share(share)} of the certification cases"
+        f"Candidate {k + 1} ({verdict}), as predicted:\n{words.share(on)} go on from the first "
+        f"stage, the exact model answers {words.share(exact)}"
     )
     return svg.element(
-        "g", svg.mark("diamond", x, y, 6, "dot result"),
-        svg.text(x - 9, y - 10, f"certified: {words.share(share)}", "dot-label result", "end"),
+        "g", svg.mark("circle", x, y(on), 3.6, "dot open"),
+        svg.mark("square", x, y(exact), 3.6, "dot exact"),
+        svg.element("rect", x=x - 7, y=40.0, width=14, height=250, class_="touch"),
         class_="point", data_tip=tip,
     )  # fmt: skip
 
 
-def speeds(variants: Said, result: Said | None) -> Markup:
-    """Speed-up of every timed file: median, with 10 % and 90 % over the passes."""
-    rows = [(str(k), v) for k, v in variants.items()]
+def _real(x: float, y: float, share: float, box: svg.Box) -> Markup:
+    left = x > (box.left + box.right) / 2
+    tip = f"Deployed: the exact model answered {words.share(share)} of the certification cases"
+    return svg.element(
+        "g", svg.mark("diamond", x, y, 6, "dot result"),
+        svg.text(x + (-10 if left else 10), y - 9, f"certified: {words.share(share)}",
+                 "dot-label result", "end" if left else "start"),
+        class_="point", data_tip=tip,
+    )  # fmt: skip
+
+
+def speeds(variants: Said, result: Said | None, labels: Mapping[str, str]) -> Markup:
+    """Speed-up of every timed file, fastest first: median, with 10 % and 90 % over the passes."""
+    styles = marks.styles(names.runtimes({"variants": variants}))
+    rows: list[tuple[str, Said, marks.Style | None]] = [
+        (labels.get(k, k), v, styles[names.runtime_of(v)])
+        for k, v in sorted(variants.items(), key=lambda kv: -float(kv[1]["speedup"]))
+    ]
     if result:
-        rows.insert(0, ("certified file", result))
-    ends = [float(v.get(k) or 1.0) for _, v in rows for k in ("low", "high", "speedup")]
+        rows.insert(0, ("what was certified", result, None))
+    ends = [float(v.get(k) or 1.0) for _, v, _ in rows for k in ("low", "high", "speedup")]
 
     def draw(width: int) -> Markup:
-        step, left = 24, 215 if width == svg.WIDE else 134
+        # On a phone a name has a line of its own, above what it names.
+        above = 0 if width == svg.WIDE else 15
+        step, left = 23 + above, 8 if above else 230
         box = svg.Box(left, 10, width - 50, 10 + step * len(rows))
         x = svg.linear([*ends, 1.0], box.left, box.right)
         parts = []
-        for v in x.ticks(5 if width == svg.WIDE else 4):
+        for v in x.ticks(5 if above else 9):
             kind = "bound" if v == 1 else "grid"
             parts.append(svg.line(x(v), box.top, x(v), box.bottom, kind))
             parts.append(svg.text(x(v), box.bottom + 17, f"{v:g}{words.TIMES}", "tick", "middle"))
-        for k, (name, v) in enumerate(rows):
-            kind = "result" if result and k == 0 else "untested"
-            parts.append(_timed(box, x, box.top + (k + 0.5) * step, name, v, kind))
+        for k, row in enumerate(rows):
+            top = box.top + k * step
+            parts.append(_timed(svg.Box(left, top, box.right, top + step), x, above, row))
         parts.append(svg.text(box.right, box.bottom + 36, "speed-up", "title", "end"))
         return svg.picture(width, box.bottom + 44, f"speed-up of {len(rows)} files", *parts)
 
     return svg.both(draw)
 
 
-def _timed(box: svg.Box, x: svg.Scale, y: float, name: str, v: Said, kind: str) -> Markup:
-    fits = 30 if box.left > 200 else 18
+def _timed(
+    box: svg.Box, x: svg.Scale, above: int, row: tuple[str, Said, marks.Style | None]
+) -> Markup:
+    name, v, style = row
     at = float(v["speedup"])
     low, high = (float(v.get(k) or at) for k in ("low", "high"))
     tip = (
@@ -265,12 +289,16 @@ def _timed(box: svg.Box, x: svg.Scale, y: float, name: str, v: Said, kind: str) 
         f"{words.seconds(v.get('reference_s'))}, {words.times(at)}\n10 to 90 % of "
         f"{v.get('repeats')} passes: {words.times(low)} to {words.times(high)}"
     )
+    y = box.top + above + 11
+    said = svg.text(box.left, box.top + 12, words.squeezed(name, 48), "tick haloed")
+    if not above:
+        said = svg.text(box.left - 8, y + 4, words.squeezed(name, 34), "tick", "end")
+    dot = svg.mark("diamond", x(at), y, 5, "dot result")
     return svg.element(
-        "g", svg.text(box.left - 8, y + 4, words.squeezed(name, fits), "tick", "end"),
-        svg.line(x(low), y, x(high), y, "whisker bold"),
-        svg.mark("circle", x(at), y, 5, f"dot {kind}"),
+        "g", svg.line(x(low), y, x(high), y, "whisker bold"),
+        dot if style is None else marks.mark(style, "HELD", x(at), y, 4.5), said,
         svg.text(box.right + 8, y + 4, words.times(at), "value"),
-        svg.bar(svg.Box(0, y - 12, box.right + 50, y + 12), "touch"),
+        svg.bar(svg.Box(0, box.top, box.right + 50, box.bottom), "touch"),
         class_="point", data_tip=tip,
     )  # fmt: skip
 

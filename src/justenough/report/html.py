@@ -10,12 +10,22 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from justenough.report import figures, pareto, tables, words
+from justenough.report import (
+    curve,
+    deployed,
+    figures,
+    goal,
+    left_out,
+    names,
+    pareto,
+    tables,
+    words,
+)
 
 Said = Mapping[str, Any]
-BUSY = 1.3
+BUSY, FOLDED = 1.3, 4
 VIEWS = {
-    "speed": "speed", "size": "file size",
+    "speed": "speed", "size": "file size", "cost": "estimated cost",
     "measured": "measured", "predicted": "predicted",
 }  # fmt: skip
 
@@ -71,14 +81,18 @@ def page(summary: Said) -> dict[str, Any]:
         "verdict": str(summary["verdict"]),
         "model": str(summary["model"]["file"]),
         "headline": headline(summary, grouped=grouped),
+        "deployed": deployed.sentence(summary),
         "reason": str(summary.get("reason") or ""),
         "gains": gains(summary, grouped=grouped),
         "files": files(summary),
+        "code": deployed.code(summary),
         "notes": notes(summary),
         "limits": limits(summary),
         "at_best": at_best(summary, grouped=grouped),
         "comparison": tables.comparison(summary, grouped=grouped),
         "plain": plain_words(summary, grouped=grouped),
+        "stages": stage_section(summary),
+        "curve": curve.section(summary),
         "pareto": pareto_section(summary, grouped=grouped),
         "clauses": clause_section(summary, grouped=grouped),
         "sites": site_section(summary, found),
@@ -86,6 +100,7 @@ def page(summary: Said) -> dict[str, Any]:
         "search": search_section(summary, search, grouped=grouped),
         "quality": quality_section(summary),
         "binding": binding(summary),
+        "sources": deployed.sources(summary),
         "runtime": runtime_rows(summary["environment"]),
     }
 
@@ -105,7 +120,7 @@ def headline(summary: Said, *, grouped: bool) -> str:
 
 
 def gains(summary: Said, *, grouped: bool) -> list[tuple[str, str, str]]:
-    """Figures beside the verdict: value, name, remark."""
+    """Figures beside the verdict: value, name, remark; what was minimised comes first."""
     result = summary.get("result")
     if not result:
         return []
@@ -126,20 +141,22 @@ def gains(summary: Said, *, grouped: bool) -> list[tuple[str, str, str]]:
         )  # fmt: skip
     if result["kind"] == "cascade":
         out.append((words.share(result["deferral"]), "of cases", "answered by the exact model"))
-    out.append(
-        (words.size(result["bytes"]), "file", f"reference {words.size(summary['model']['bytes'])}")
-    )
-    return out
+    several = deployed.deployed_name(result) == deployed.CASCADE
+    size = (words.size(result["bytes"]), "all files" if several else "file",
+            f"reference {words.size(summary['model']['bytes'])}")  # fmt: skip
+    cost = goal.in_unit(summary, goal.cost_of(summary, result))
+    if goal.is_estimate(summary) and cost != words.NONE:
+        out.insert(0, (cost, "estimated", str(goal.cost_name(summary)).removesuffix(", estimate")))
+    return [size, *out] if goal.minimised(summary) == "bytes" else [*out, size]
 
 
 def files(summary: Said) -> list[tuple[str, str]]:
     """Files of the run's folder and what each is for."""
-    out = []
-    if summary.get("result"):
-        out = [
-            ("model.onnx", "the certified file, to deploy"),
+    out = deployed.files(summary)
+    if out:
+        out += [
             ("certificate.json", "what was shown, to check again"),
-            ("variant.toml", "the choice at every site"),
+            ("variant.toml", "the choice at every site, to edit and apply again"),
         ]
     return [*out, ("report.html", "this page")]
 
@@ -158,22 +175,26 @@ def notes(summary: Said) -> list[str]:
 def limits(summary: Said) -> list[tuple[str, str]]:
     """What the verdict does not say."""
     env, contract = summary["environment"], summary["contract"]
+    threads = f"{env.get('threads')} {'thread' if env.get('threads') == 1 else 'threads'}"
     population = contract.get("population") or "the population that the cases were drawn from"
     flags = [str(f) for f in env.get("cpu_flags") or ()]
-    vector = [f for f in flags if "vnni" in f or "amx" in f] or flags[-3:]
+    own = names.own(names.runtime_of(summary.get("result")))
+    wanted = ("vnni", "amx", *([own] if own != names.EXACT else []))
+    vector = [f for f in flags if any(w in f for w in wanted)] or flags[-3:]
+    precisions = "int8" if own == names.EXACT else f"int8 and {own}"
     return [
         ("Truth", "It compares with the reference model. It does not say that either is right."),
         ("Population", f"It speaks for {population}, and for no other."),
         (
             "Runtime",
-            f"Judged in {env.get('name')} {env.get('version')}, {env.get('provider', '')}; "
+            f"Judged in {deployed.judged_in(summary)}; "
             "another runtime or version may answer differently.",
         ),
         (
             "Processor",
             f"Judged on {env.get('processor')}. Processors with other vector instructions (here "
-            f"{', '.join(vector) or 'none known'}) can answer differently in int8. Times are "
-            f"of this machine with {env.get('threads')} thread(s) and batch {env.get('batch')}.",
+            f"{', '.join(vector) or 'none known'}) can answer differently in {precisions}. Times "
+            f"are of this machine with {threads} and batch {env.get('batch')}.",
         ),
     ]
 
@@ -213,7 +234,22 @@ def plain_words(summary: Said, *, grouped: bool) -> str:
         units = "groups" if grouped else "cases"
         changed = f"{words.count(e['changed'])} of {words.count(e['n'])} {units} change; "
     speed = words.times(plain.get("speedup"))
-    return f"Int8 everywhere, without a cascade, is {speed} as fast: {changed}{end}."
+    name = tables.plain_name(summary)
+    return f"{name[:1].upper()}{name[1:]}, without a cascade, is {speed} as fast: {changed}{end}."
+
+
+def stage_section(summary: Said) -> dict[str, Any] | None:
+    """The stages of a cascade."""
+    table = tables.stages(summary)
+    if table is None:
+        return None
+    n = words.count(summary["cases"]["certification"]["rows"])
+    return {
+        "table": table,
+        "what": "Each stage answers the cases it is sure of; cases with a smaller margin go on. "
+        f"Shares are of the {n} certification cases. Shares of the time are predicted from times "
+        "of single calls.",
+    }
 
 
 def pareto_section(summary: Said, *, grouped: bool) -> dict[str, Any] | None:
@@ -228,7 +264,8 @@ def pareto_section(summary: Said, *, grouped: bool) -> dict[str, Any] | None:
             groups.append((key, [(o, VIEWS[o]) for o in options]))
     table = tables.candidates(summary, grouped=grouped)
     return {
-        "views": found, "groups": groups, "table": table, "legend": pareto.legend(found),
+        "views": found, "groups": groups, "table": table,
+        "legends": pareto.legend(summary, found),
     }  # fmt: skip
 
 
@@ -242,7 +279,7 @@ def clause_section(summary: Said, *, grouped: bool) -> dict[str, Any] | None:
         what = "No certificate was issued; this is the safest candidate of the plan."
     else:
         return None
-    alpha = words.given(summary["contract"]["alpha"])
+    alpha = words.given(round(1 - pareto.confidence(summary), 6))
     return {
         "table": tables.clauses(summary, entries, grouped=grouped),
         "what": f"{what} Each clause is tested at alpha = {alpha}; all must hold, which needs no "
@@ -251,16 +288,25 @@ def clause_section(summary: Said, *, grouped: bool) -> dict[str, Any] | None:
 
 
 def site_section(summary: Said, found: list[figures.Site]) -> dict[str, Any] | None:
-    """Sensitivity of every site."""
+    """Sensitivity of every site; no figure where nothing was searched, so that none is known."""
     if not found:
         return None
     how = summary["search"].get("sensitivity") or {}
-    colours = figures.choice_colours((summary.get("result") or {}).get("sites", {}))
+    own = names.own(names.runtime_of(summary.get("result")))
+    colours = figures.choice_colours((summary.get("result") or {}).get("sites", {}), own)
     counts = {c: sum(s.choice == c for s in found) for c in colours}
     return {
-        "figure": figures.sensitivity(found),
+        "figure": figures.sensitivity(found) if any(s.db is not None for s in found) else None,
         "table": tables.sites(found),
-        "legend": [(f"{c}: {counts[c]} sites", colour) for c, colour in colours.items()],
+        "legend": [
+            (
+                f"{c}: {counts[c]} {'site' if counts[c] == 1 else 'sites'}"
+                + (", the runtime's own precision" if c == own != names.EXACT else ""),
+                colour,
+            )
+            for c, colour in colours.items()
+        ],
+        "deployed": bool(colours),
         "method": f"{how.get('method', 'not measured')}, {words.count(how.get('rows'))} cases",
         "n": len(found),
     }
@@ -285,37 +331,76 @@ def margin_section(summary: Said) -> dict[str, Any] | None:
             )
         if m.get("threshold") is not None:
             at = words.significant(m["threshold"])
-            out["words"] += f" Cases with a margin up to {at} go to the exact model."
+            found = deployed.stages(summary)
+            to = found[1].said if found[1:] and found[1].variant else "the exact model"
+            out["words"] += f" Cases with a margin up to {at} go on to {to}."
     return out
 
 
 def search_section(summary: Said, search: Said, *, grouped: bool) -> dict[str, Any] | None:
-    """Calibrations, variants and what the run took."""
+    """Calibrations, variants, what was left out, and what the run took."""
     by_step = tables.spent(summary, each=False)
     if not search and by_step is None:
         return None
     built: Said = search.get("variants") or {}
     spent, tried = summary.get("spent") or {}, search.get("calibrations") or {}
-    reference = [v["reference_s"] for v in built.values()]
-    busy = bool(reference) and max(reference) > BUSY * min(reference)
     by = (
         "the exact model would answer least" if tried.get("by") == "deferral" else "it is quietest"
     )
+    result, labels = summary.get("result"), tables.labels(summary)
     return {
+        "sought": " ".join(goal.sought(summary)),
+        "families": family_words(search),
         "calibrations": tables.calibrations(search),
         "why": f"{tried.get('best')} was chosen because with it {by}.",
-        "speeds": figures.speeds(built, summary.get("result")) if built else None,
-        "variants": tables.variants(
-            search, (summary["cases"].get("search") or {}).get("units"), grouped=grouped
-        ),
-        "busy": f"The reference itself took between {words.seconds(min(reference))} and "
-        f"{words.seconds(max(reference))} a case: the machine was busy with other work. Speed-ups "
-        "are ratios measured side by side and bear this; single times do not." if busy else "",
+        "speeds": figures.speeds(built, result, labels) if built else None,
+        "variants": tables.variants(summary, grouped=grouped),
+        "busy": busy_words(built),
+        "left_out": left_out_section(summary),
         "total": f"{words.count(spent.get('inferences'))} full-equivalent inferences in "
         f"{words.seconds(spent.get('seconds'))}." if spent else "",
         "spent": by_step,
         "steps": tables.spent(summary, each=True),
     }  # fmt: skip
+
+
+def busy_words(built: Said) -> str:
+    """A warning where the reference's own times differ much; empty where they do not."""
+    took = [v["reference_s"] for v in built.values()]
+    if not took or max(took) <= BUSY * min(took):
+        return ""
+    return (
+        f"The reference itself took between {words.seconds(min(took))} and "
+        f"{words.seconds(max(took))} a case: the machine was busy with other work. Speed-ups "
+        "are ratios measured side by side and bear this; single times do not."
+    )
+
+
+def family_words(search: Said) -> str:
+    """Which families were tried, and in which of them mixtures were sought."""
+    tried, mixed = (
+        [_family(str(f)) for f in search.get(k) or ()] for k in ("families", "searched")
+    )
+    if not tried:
+        return ""
+    some = f"mixtures were sought in {', '.join(mixed)}" if mixed else "no mixtures were sought"
+    return f"Families of variants tried: {', '.join(tried)}; {some}."
+
+
+def _family(name: str) -> str:
+    """A family, which is a runtime and a form, in words."""
+    runtime, _, form = name.rpartition(" ")
+    return f"{names.runtime(runtime)} {form}"
+
+
+def left_out_section(summary: Said) -> dict[str, Any] | None:
+    """What was not tried and why, a sentence each."""
+    found = left_out.left_out(summary)
+    if not found:
+        return None
+    first = [left_out.as_sentence(n) for n in (*found.missing, *found.other)]
+    skipped = [left_out.as_sentence(n) for n in found.skipped]
+    return {"notes": first, "skipped": skipped, "fold": len(skipped) > FOLDED}
 
 
 def quality_section(summary: Said) -> dict[str, Any] | None:
@@ -342,6 +427,12 @@ def binding(summary: Said) -> list[tuple[str, str]]:
         ("reference", f"{summary['model']['file']}, {words.size(summary['model']['bytes'])}"),
         ("sha256 of the reference", summary["model"].get("sha256")),
         ("sha256 of the certified file", (certificate.get("candidate") or {}).get("sha256")),
+        *(
+            (f"sha256 of {s.get('file')}", s.get("sha256"))
+            for s in {
+                s.get("file"): s for s in (certificate.get("candidate") or {}).get("stages") or ()
+            }.values()
+        ),
         ("fingerprint of the cases", (certificate.get("cases") or {}).get("fingerprint")),
         ("sha256 of the plan", plan),
         ("cases", "; ".join(parts)),

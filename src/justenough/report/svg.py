@@ -131,7 +131,7 @@ def axes(
 ) -> Markup:
     """Grid lines, tick labels, and titles: of x below, of y above the chart."""
     out = []
-    across = int((box.right - box.left) // 74)
+    across = int((box.right - box.left) // 60)
     for v in x.ticks(max(across, 2)):
         out += [
             line(x(v), box.top, x(v), box.bottom, "grid"),
@@ -172,13 +172,15 @@ def bar(box: Box, class_: str, tip: str | None = None) -> Markup:
 
 
 def mark(shape: str, x: float, y: float, r: float, class_: str) -> Markup:
-    """A circle, square, diamond or cross around a point."""
+    """A circle, square, diamond, triangle, wedge or hexagon around a point."""
     if shape == "circle":
         return element("circle", cx=x, cy=y, r=r, class_=class_)
     corners = {
         "square": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
         "diamond": ((0, -1.35), (1.35, 0), (0, 1.35), (-1.35, 0)),
         "triangle": ((0, -1.25), (1.2, 0.95), (-1.2, 0.95)),
+        "wedge": ((0, 1.25), (1.2, -0.95), (-1.2, -0.95)),
+        "hexagon": ((0, -1.15), (1, -0.58), (1, 0.58), (0, 1.15), (-1, 0.58), (-1, -0.58)),
     }[shape]
     points = " ".join(f"{x + a * r * 0.92:.1f},{y + b * r * 0.92:.1f}" for a, b in corners)
     return element("polygon", points=points, class_=class_)

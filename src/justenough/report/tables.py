@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from justenough.report import figures, words
-from justenough.report.pareto import rung_name
+from markupsafe import Markup
+
+from justenough.report import deployed, figures, goal, names, timing, words
 
 Said = Mapping[str, Any]
 Cell = str
@@ -18,6 +19,7 @@ STEPS = {
     "search": "variants on the search cases",
     "race": "timing files side by side",
     "call cost": "cost of deferring",
+    "nncf": "int8 files by NNCF",
     "plan": "fixing the plan",
     "certification": "candidates on the certification cases",
     "certificate": "the deployed file on the certification cases",
@@ -29,21 +31,32 @@ class Table:
     """A table.
 
     Attributes:
-        columns: Heads; one that starts with `#` holds numbers, set to the right.
+        columns: Heads; one that starts with `#` holds numbers, set to the right; one that
+            starts with `*` takes the whole width of a block on a phone.
         rows: Cells of each row.
         marked: Index of rows that matter most.
         stack: On a phone, whether each row becomes a block of lines of its own.
+        pairs: On a phone, whether such a block puts two cells beside each other.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     marked: tuple[int, ...] = ()
     stack: bool = False
+    pairs: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Classes of the style sheet."""
+        if self.stack or self.pairs:
+            return "stack pairs" if self.pairs else "stack"
+        return "few" if len(self.columns) < 5 else ""
 
     @property
     def heads(self) -> list[tuple[str, str]]:
         """Name and class of each column."""
-        return [(c.removeprefix("#"), "number" if c.startswith("#") else "") for c in self.columns]
+        kinds = {"#": "number", "*": "whole"}
+        return [(c.lstrip("#*"), kinds.get(c[0], "") if c else "") for c in self.columns]
 
 
 def clauses(summary: Said, entries: list[Said], *, grouped: bool) -> Table:
@@ -65,6 +78,18 @@ def clauses(summary: Said, entries: list[Said], *, grouped: bool) -> Table:
     return Table(heads, tuple(rows), stack=True)
 
 
+def plain_name(summary: Said) -> str:
+    """What the simplest candidate is: int8 everywhere, unless sites were settled otherwise."""
+    search = summary.get("search") or {}
+    entry = (search.get("variants") or {}).get(
+        str((summary.get("plain_int8") or {}).get("variant"))
+    )
+    total = len(search.get("sites") or {})
+    if entry and names.picked(entry) != {"int8": total}:
+        return names.stage(entry, total)
+    return "int8 everywhere" + (f" in {names.brand(names.runtime_of(entry))}" if entry else "")
+
+
 def comparison(summary: Said, *, grouped: bool) -> Table | None:
     """The reference, int8 everywhere, and what was certified, side by side."""
     plain, result = summary.get("plain_int8"), summary.get("result")
@@ -74,11 +99,13 @@ def comparison(summary: Said, *, grouped: bool) -> Table | None:
     rows: list[tuple[str, ...]] = [
         ("reference", "", "", f"1{words.TIMES}", words.size(summary["model"]["bytes"]))
     ]
-    rows.append(("int8 everywhere, alone", *_shown(plain, texts, grouped=grouped)))
+    rows.append((f"{plain_name(summary)}, alone", *_shown(plain, texts, grouped=grouped)))
     if result:
         clauses = summary["certificate"]["clauses"]
         entry = {**result, "verdict": summary["certificate"]["verdict"], "clauses": clauses}
-        rows.append((f"certified ({result['kind']})", *_shown(entry, texts, grouped=grouped)))
+        n = len(deployed.stages(summary))
+        kind = f"{result['kind']} of {n} stages" if n > 1 else result["kind"]
+        rows.append((f"certified ({kind})", *_shown(entry, texts, grouped=grouped)))
     heads = ("file", "verdict", "certification cases", "#speed", "#size")
     return Table(heads, tuple(rows), (2,) if result else (), stack=True)
 
@@ -105,35 +132,81 @@ def candidates(summary: Said, *, grouped: bool) -> Table | None:
     rungs = plan.get("rungs") or []
     if not rungs:
         return None
-    texts, gate = summary["contract"]["clauses"], plan.get("gate")
-    tested = {(s["variant"], s["threshold"]): s for s in summary.get("steps", ())}
-    result, rows, marked = summary.get("result") or {}, [], []
-    threshold = (result.get("gate") or {}).get("threshold")
-    for k, r in enumerate(rungs):
-        step = tested.get((r["variant"], r["threshold"]))
-        said: tuple[str, ...] = ("not tested", "")
-        if step:
-            said = _shown(step, texts, grouped=grouped)[:2]
-        if result and (r["variant"], r["threshold"]) == (result["variant"], threshold):
-            marked.append(k)
-        risk = words.share(r["risk"]) if gate else words.significant(r["risk"])
+    texts, result = summary["contract"]["clauses"], summary.get("result")
+    tested = {deployed.key_of(s): s for s in summary.get("steps", ())}
+    chosen = deployed.key_of_result(result) if result else None
+    short = labels(summary)
+    rows = []
+    for k, r in enumerate(rungs, 1):
+        step = tested.get(deployed.key_of(r))
+        said = _shown(step, texts, grouped=grouped)[:2] if step else ("not tested", "")
+        name, *predicted = _rung(summary, r, short)
+        rows.append((f"{k}. {name}", *predicted, *said))
+    marked = tuple(k for k, r in enumerate(rungs) if deployed.key_of(r) == chosen)
+    heads = ("candidate", "#goes on", "#to the exact model",
+             "#predicted changed" if plan.get("gate") else "#noise",
+             f"#{goal.cost_name(summary) or 'time a case'}", "verdict",
+             "*certification cases")  # fmt: skip
+    return Table(heads, tuple(rows), marked, pairs=True)
+
+
+def _rung(summary: Said, r: Said, short: Mapping[str, str]) -> tuple[str, ...]:
+    """A candidate and what was predicted of it."""
+    gate = (summary.get("plan") or {}).get("gate")
+    risk = words.share(r["risk"]) if gate else words.significant(r["risk"])
+    on = deployed.goes_on(r)
+    took = goal.cost_of(summary, r)
+    cost = words.seconds(r["seconds"]) if took is None else goal.in_unit(summary, took)
+    predicted = [words.share(on), words.share(r["deferral"]), risk]
+    if goal.of(summary).get("given"):  # nothing was predicted of what was given
+        predicted = [words.NONE] * 3
+    return deployed.rung_name(r, short), *predicted, cost
+
+
+def labels(summary: Said) -> dict[str, str]:
+    """A short name of each variant of a run."""
+    search = summary.get("search") or {}
+    return names.labels(search.get("variants") or {}, len(search.get("sites") or {}))
+
+
+def stages(summary: Said) -> Table | None:
+    """The stages of what is deployed: file, runtime, threshold, cases and time of each."""
+    found = deployed.stages(summary)
+    if len(found) < 2:
+        return None
+    took = timing.stage_seconds(summary, [s.variant for s in found], [s.reached for s in found])
+    total = sum(took) if took else 0.0
+    n = summary["cases"]["certification"]["rows"]
+    rows = []
+    for k, s in enumerate(found):
+        last = s.threshold is None
+        gate = "answers all" if last else f"up to {words.significant(s.threshold)}"
+        part = took[k] / total if took and total else None
         rows.append(
-            (str(k + 1), rung_name(r), words.share(r["deferral"]), risk,
-             words.seconds(r["seconds"]), *said)
+            (f"{k + 1}. {s.said}", Markup("<code>{}</code>").format(s.file), gate,
+             _bar(s.reached, n), words.share(s.answered),
+             words.NONE if part is None else _bar(part))
         )  # fmt: skip
-    heads = ("#order", "candidate", "#would defer", "#predicted changed" if gate else "#noise",
-             "#time a case", "verdict", "certification cases")  # fmt: skip
-    return Table(heads, tuple(rows), tuple(marked))
+    heads = ("stage", "file", "margins that go on", "cases that reach it", "#answers",
+             "share of the time, predicted")  # fmt: skip
+    return Table(heads, tuple(rows), pairs=True)
+
+
+def _bar(part: float, n: Any = None) -> Cell:
+    """A share with its bar, and the count where `n` is the whole."""
+    count = "" if n is None else f"({words.count(part * n)})"
+    text = f"{words.kept_together(words.share(part))} {count}".strip()
+    return Markup('<div class="share">{}{}</div>').format(text, figures.portion(part, 1.0))
 
 
 def sites(found: list[figures.Site]) -> Table:
     """Every site with its full name."""
     rows = tuple(
-        (str(k + 1), s.name, s.op, s.choice or words.NONE, words.in_decibel(s.db),
+        (str(k + 1), s.name, s.choice or words.NONE, words.in_decibel(s.db), s.op,
          words.count(s.weights), words.count(s.operations))
         for k, s in enumerate(found)
     )  # fmt: skip
-    heads = ("#", "site", "operator", "choice", "#signal over noise", "#weights",
+    heads = ("#", "site", "choice", "#signal over noise", "operator", "#weights",
              "#multiply-adds")  # fmt: skip
     return Table(heads, rows)
 
@@ -154,35 +227,55 @@ def calibrations(search: Said) -> Table | None:
     return Table(heads, tuple(rows), tuple(marked))
 
 
-def variants(search: Said, n: Any, *, grouped: bool) -> Table | None:
-    """Every variant that was built and timed."""
+def variants(summary: Said, *, grouped: bool) -> Table | None:
+    """Every variant that was built and timed, fastest first."""
+    search = summary.get("search") or {}
     found: Said = search.get("variants") or {}
     if not found:
         return None
-    total = len(search.get("sites") or {})
-    rows = []
-    for name, v in found.items():
-        db = words.decibel(search.get("signal"), v.get("noise"))
-        changed = words.NONE if v.get("changed") is None else words.count(v["changed"])
-        rows.append(
-            (name, f"{len(v['int8_sites'])} of {total}", words.seconds(v.get("candidate_s")),
-             words.seconds(v.get("reference_s")), words.times(v.get("speedup")),
-             f"{words.times(v.get('low'))} to {words.times(v.get('high'))}",
-             words.size(v.get("bytes")), words.in_decibel(db), changed)
-        )  # fmt: skip
+    n = (summary["cases"].get("search") or {}).get("units")
+    used = {s.variant for s in deployed.stages(summary)}
+    ordered = fastest_first(found)
     units = "groups" if grouped else "cases"
-    heads = (
-        "variant",
-        "#int8 sites",
-        "#time a case",
-        "#reference",
-        "#speed-up",
-        "#10 to 90 %",
-        "#size",
-        "#signal over noise",
-        f"#changed of {words.count(n)} search {units}",
+    heads = ["runtime, variant", "form", "choices", "#speed-up", "#time a case", "#size",
+             "#signal over noise", f"#changed of {words.count(n)} search {units}"]  # fmt: skip
+    rows = [_variant(search, k, found[k]) for k in ordered]
+    name = goal.cost_name(summary)
+    if name and goal.is_estimate(summary):
+        heads.append(f"#{name}")
+        costs = (goal.in_unit(summary, goal.cost_of(summary, found[k])) for k in ordered)
+        rows = [(*r, c) for r, c in zip(rows, costs, strict=True)]
+    marked = tuple(k for k, name in enumerate(ordered) if name in used)
+    return Table(tuple(heads), tuple(rows), marked, pairs=True)
+
+
+def fastest_first(found: Said) -> list[str]:
+    """Keys of variants by measured speed."""
+    return sorted(found, key=lambda k: -(words.finite(found[k].get("speedup")) or 0.0))
+
+
+def _variant(search: Said, key: str, v: Said) -> tuple[Cell, ...]:
+    total = len(search.get("sites") or {})
+    text, counts = names.runtime_of(v), names.picked(v)
+    rest = total - sum(counts.values())
+    some = [f"{c} {n}" for c, n in counts.items()] + (
+        [f"{names.own(text)} {rest}"] if rest else []
     )
-    return Table(heads, tuple(rows))
+    made = [str(v.get("calibration", "")) if counts else "", *map(str, v.get("repairs") or ())]
+    changed = words.NONE if v.get("changed") is None else words.count(v["changed"])
+    db = words.decibel(search.get("signal"), v.get("noise"))
+    spread = f"{words.times(v.get('low'))} to {words.times(v.get('high'))}"
+    return (
+        _under(names.runtime(text), key), str(v.get("form", "")),
+        _under(", ".join(some), ", ".join(m for m in made if m)),
+        _under(words.times(v.get("speedup")), spread), words.seconds(v.get("candidate_s")),
+        words.size(v.get("bytes")), words.in_decibel(db), changed,
+    )  # fmt: skip
+
+
+def _under(text: str, remark: str) -> Cell:
+    """A text with a remark under it."""
+    return Markup("{}<small>{}</small>").format(text, remark) if remark else text
 
 
 def spent(summary: Said, *, each: bool) -> Table | None:

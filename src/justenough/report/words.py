@@ -13,7 +13,7 @@ NARROW = "\u202f"
 NONE = "\u2013"
 TIMES = "\u00d7"
 DIGITS_MOST = 8
-_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|µs|s|dB|[kMG]?B)(?!\w))|(?<=[≥≤]) ")
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|µs|s|dB|[kMG]?B|[mµ]?J)(?!\w))|(?<=[≥≤]) ")
 
 
 def finite(value: Any) -> float | None:
@@ -86,6 +86,21 @@ def size(value: Any) -> str:
         if number >= scale:
             return f"{significant(number / scale)} {unit}"
     return f"{number:.0f} B"
+
+
+def energy(value: Any) -> str:
+    """Joules with a decimal unit.
+
+    >>> energy(0.00123), energy(4.2e-7), energy(2.5)
+    ('1.23 mJ', '0.42 µJ', '2.5 J')
+    """
+    number = finite(value)
+    if number is None:
+        return NONE
+    for scale, unit in ((1.0, "J"), (1e-3, "mJ")):
+        if number >= scale:
+            return f"{significant(number / scale)} {unit}"
+    return f"{significant(number / 1e-6)} µJ"
 
 
 def times(value: Any) -> str:

@@ -212,6 +212,7 @@ def _run_all(road: Road, trial: _Trial) -> dict[str, Any]:
             "candidate_s": trial.seconds(v),
             "reference_s": trial.reference_s,
         }
+        built[name]["cost"] = cost_of(road, built[name])
     return built
 
 

@@ -64,7 +64,7 @@ def certify_plan(
     if curve:
         out["curve"] = {"alpha": road.contract.alpha, "points": len(order)}
         for step, rung in zip(steps, order, strict=True):
-            step |= _point(road, rung, fresh, gate)
+            step |= _point(road, plan, rung, fresh, gate)
     held = [order[int(k)] for k, e in found if overall(e) is Verdict.HELD]
     if held:
         return {**out, **deploy(road, plan, held, fresh, gate)}
@@ -85,14 +85,32 @@ def _plain_int8(road: Road, measured: Mapping[str, Any], fresh: "Fresh") -> dict
     }
 
 
-def _point(road: Road, rung: Rung, fresh: "Fresh", gate: Gate | None) -> dict[str, Any]:
-    """The file of one point of a curve, and its time beside the reference."""
+def _point(
+    road: Road, plan: Mapping[str, Any], rung: Rung, fresh: "Fresh", gate: Gate | None
+) -> dict[str, Any]:
+    """The file of one point of a curve, judged itself, and its time beside the reference."""
     file = deployed_file(road, rung, fresh, gate)
     timed = race(road, f"race/{_name(rung)}", {"point": file}, seconds=1.5, passes=4)
+    body = _certificate(road, plan, fresh, rung, gate)
     return {
         "file": str(file.relative_to(road.bench.folder)),
+        "verdict": body["verdict"],
+        "clauses": body["clauses"],
+        "certificate": body,
+        "stages": _stages_said(rung, fresh, gate),
         **{k: timed["point"][k] for k in ("speedup", "low", "high", "bytes")},
     }
+
+
+def _stages_said(rung: Rung, fresh: "Fresh", gate: Gate | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "variant": n,
+            "runtime": str(fresh.variants[n].runtime),
+            "threshold": None if g is None else g.threshold,
+        }
+        for n, g in stages_of(rung, gate)
+    ]
 
 
 @dataclass(frozen=True)
@@ -267,10 +285,7 @@ def _deployed(
             "runtime": str(variant.runtime),
             "sites": sites,
             "gate": None if used is None else asdict(used),
-            "stages": [
-                {"variant": n, "runtime": str(fresh.variants[n].runtime), "threshold": t}
-                for n, t in ((n, None if g is None else g.threshold) for n, g in stages)
-            ],
+            "stages": _stages_said(rung, fresh, gate),
             "deferral": shares[-1] if shares else 0.0,
             "passed": shares,
             **timed,

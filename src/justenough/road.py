@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from justenough.core.cases import SHARES, Cases
 from justenough.core.contract import Contract
 from justenough.core.evidence import Verdict
 from justenough.core.gate import Gate
+from justenough.core.subject import Variant
 from justenough.deploy import export
 from justenough.deploy.deployment import NAME, Deployment, load
 from justenough.errors import InputError
@@ -130,6 +131,7 @@ def finish(road: Road, summary: dict[str, Any]) -> None:
     """Put the outputs in place, then record the summary and clear the work folder."""
     result = summary["result"]
     if result is not None:
+        put_points(road, summary)
         put_model(road, summary, result)
         certificate = {**summary["certificate"]}
         certificate["candidate"] = {**certificate["candidate"], "file": deployed_name(result)}
@@ -147,8 +149,30 @@ def deployed_name(result: Mapping[str, Any]) -> str:
 
 def put_model(road: Road, summary: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Put the certified files in place, built again if they are gone; never beside another's."""
-    deployed = road.out / deployed_name(result)
     certified = summary["certificate"]["candidate"]["sha256"]
+    _put(road, summary, result, certified, road.out / deployed_name(result))
+
+
+def put_points(road: Road, summary: Mapping[str, Any]) -> None:
+    """Put every point of a curve into a folder of its own, with its certificate."""
+    if "curve" not in summary:
+        return
+    for k, step in enumerate(summary["steps"], 1):
+        folder = road.out / "curve" / str(k)
+        folder.mkdir(parents=True, exist_ok=True)
+        name, body = deployed_name(step), step["certificate"]
+        _put(road, summary, step, body["candidate"]["sha256"], folder / name)
+        body = {**body, "candidate": {**body["candidate"], "file": name}}
+        export.write_text(folder / "certificate.json", json.dumps(body, indent=2) + "\n")
+
+
+def _put(
+    road: Road,
+    summary: Mapping[str, Any],
+    result: Mapping[str, Any],
+    certified: str,
+    deployed: Path,
+) -> None:
     if deployed.is_file():
         if _digest(deployed) != certified:
             raise InputError(
@@ -157,17 +181,12 @@ def put_model(road: Road, summary: Mapping[str, Any], result: Mapping[str, Any])
             )
         return
     built = road.bench.folder / result["file"]
-    entries = summary["search"]["variants"]
-    gate = None if result["gate"] is None else Gate(**result["gate"])
-    stages = [
-        (
-            variant_of(entries[s["variant"]]),
-            None if gate is None else replace(gate, threshold=s["threshold"]),
-        )
-        for s in result["stages"]
-    ]
-    name = built.parent if built.name == NAME else built.with_suffix("")
-    write_deployed(road, stages, name)
+    entries, held = summary["search"]["variants"], summary["plan"]["gate"]
+    stages: list[tuple[Variant, Gate | None]] = []
+    for s in result["stages"]:
+        gate = None if s["threshold"] is None else Gate(**{**held, "threshold": s["threshold"]})
+        stages.append((variant_of(entries[s["variant"]]), gate))
+    write_deployed(road, stages, built.parent if built.name == NAME else built.with_suffix(""))
     if _digest(built) != certified:
         raise InputError(
             f"{str(deployed)!r} is gone and cannot be built again to the byte; compress into a "
@@ -175,8 +194,9 @@ def put_model(road: Road, summary: Mapping[str, Any], result: Mapping[str, Any])
         )
     extras = Deployment(built).files[1:] if built.name == NAME else ()
     for extra in (*extras, *built.parent.glob(built.name + ".data")):
-        extra.replace(road.out / extra.name)
-    built.replace(deployed)
+        shutil.copyfile(extra, deployed.parent / extra.name)
+    shutil.copyfile(built, deployed.with_name(deployed.name + ".part"))
+    deployed.with_name(deployed.name + ".part").replace(deployed)
 
 
 def _digest(path: Path) -> str:

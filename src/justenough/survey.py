@@ -174,6 +174,7 @@ def described(road: Road) -> dict[str, Any]:
             "file": road.reference.name,
             "sha256": road.reference.sha256,
             "bytes": stored_bytes(road.reference.path),
+            "inputs": road.reference.input_names,
         },
         "contract": {
             "clauses": [c.text for c in road.contract.clauses],

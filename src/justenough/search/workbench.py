@@ -134,6 +134,8 @@ class Workbench:
 
     def file(self, variant: Variant) -> Path:
         """The file of `variant`, built when it is not there yet."""
+        if variant.runtime.name == "ncnn":
+            return self._ncnn
         if not variant.picks and not variant.repairs:
             return self.reference.path
         path = self.folder / f"{key(variant)}{'.xml' if variant.form == 'nncf' else '.onnx'}"
@@ -160,6 +162,14 @@ class Workbench:
         made |= {i.name: i.name for i in self.model.graph.input}
         ranges = {node: table[t] for node, t in made.items() if t in table}
         write_excluding(everything, self.prepared, self.sites, variant.sites("int8"), ranges, path)
+
+    @cached_property
+    def _ncnn(self) -> Path:
+        from justenough.subjects.ncnn_convert import convert
+
+        self.folder.mkdir(exist_ok=True)
+        shapes = {k: v.shape[1:] for k, v in self.search.cases.inputs.items()}
+        return convert(self.reference.path, self.folder / "ncnn", shapes)
 
     def subject(self, variant: Variant) -> OnnxModel:
         """The file of `variant` in its runtime."""

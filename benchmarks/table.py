@@ -1,7 +1,14 @@
-"""The page docs/benchmarks.md, from results as `benchmarks.run` writes them."""
+"""The page docs/benchmarks.md, from results as `benchmarks.run` and `benchmarks.compress` write.
 
+`python -m benchmarks.table` writes it again from the JSON files.
+"""
+
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from benchmarks import compress_table
 
 Row = Mapping[str, Any]
 NAMES = {
@@ -11,8 +18,16 @@ NAMES = {
 }
 
 
+def whole_page(decided: Path, results: Path = Path("benchmarks/results.json")) -> str:
+    """The page of `make bench`, and the section of `make bench-compress` where it was run."""
+    text = page(json.loads(results.read_text("utf8")))
+    if decided.is_file():
+        text += "\n" + compress_table.section(json.loads(decided.read_text("utf8")))
+    return text
+
+
 def page(results: Row) -> str:
-    """The whole page as Markdown."""
+    """What `make bench` found, as Markdown."""
     m = results["machine"]
     lines = [
         "# Benchmarks",
@@ -111,3 +126,7 @@ def _ours(bench: Row) -> list[str]:
         )
     lines.append(f"Longest steps in seconds: {spent}.")
     return [line for pair in zip(lines, [""] * len(lines), strict=True) for line in pair][:-1]
+
+
+if __name__ == "__main__":
+    Path("docs/benchmarks.md").write_text(whole_page(Path("benchmarks/compress.json")), "utf8")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from justenough.core.subject import Runtime, Variant
-from justenough.deploy.deployment import gate_in
+from justenough.deploy.deployment import gate_in, is_number
 from justenough.errors import InputError
 from justenough.search.goal import Given
 
@@ -53,7 +53,7 @@ def read_variant_toml(path: Path) -> Given:
         raise InputError(f"no variant at {str(path)!r}; give the variant.toml of a compress run")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # also of numbers and nesting beyond all use
         raise InputError(f"{path.name} is not TOML: {e}") from e
     known = {"calibration", "runtime", "form", "repairs", "cascade", "middle", "sites", MARK}
     unknown = sorted(set(table) - known)
@@ -88,8 +88,8 @@ def read_variant_toml(path: Path) -> Given:
 def _middle(held: Any, path: Path) -> tuple[Runtime, float] | None:
     if held is None:
         return None
-    threshold = held.get("threshold") if isinstance(held, dict) else None
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+    threshold: Any = held.get("threshold") if isinstance(held, dict) else None
+    if not is_number(threshold):
         raise InputError(f"{path.name} gives the middle stage as {held!r}; it needs a threshold")
     return Runtime.parse(_word(held, "runtime", "", path)), float(threshold)
 

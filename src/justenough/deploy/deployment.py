@@ -36,13 +36,16 @@ from justenough.core.rows import Column
 from justenough.core.subject import Runtime
 from justenough.deploy.runner import CascadeRunner
 from justenough.errors import InputError
+from justenough.subjects.answering import weights_beside
 from justenough.subjects.onnx_model import OnnxModel, load_proto
-from justenough.subjects.sessions import described
+from justenough.subjects.sessions import described, first_line
 
 Array = NDArray[Any]
 FORMAT = "justenough cascade 1"
 NAME = "cascade.toml"
 DEFERRED = "deferred"
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+SUFFIXES = (".onnx", ".xml", ".param")
 
 
 @dataclass(frozen=True)
@@ -125,15 +128,14 @@ class Deployment:
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that belongs to it, `cascade.toml` first."""
-        named = [m.path for m in self.models]
-        beside = [p.with_suffix(".bin") for p in named if p.suffix == ".xml"]
-        data = [p.with_name(p.name + ".data") for p in named]
-        return (self.path, *dict.fromkeys(p for p in (*named, *beside, *data) if p.is_file()))
+        named = [p for m in self.models for p in (m.path, *weights_beside(m.path))]
+        return (self.path, *dict.fromkeys(named))
 
     @cached_property
     def runner(self) -> CascadeRunner | OnnxModel:
         """The stages nested into one."""
         last: Any = self.models[-1]
+        self._check_faces()
         for stage, model in zip(self.stages[-2::-1], self.models[-2::-1], strict=True):
             assert stage.gate is not None
             answer = last.run if isinstance(last, OnnxModel) else last
@@ -143,12 +145,49 @@ class Deployment:
         found: CascadeRunner | OnnxModel = last
         return found
 
+    def _check_faces(self) -> None:
+        """Refuse stages whose answers cannot stand for one another."""
+        taken = set(self.models[-1].input_names)
+        wanted = _faces(self.models[-1])
+        for model in self.models:
+            more, given = sorted(set(model.input_names) - taken), _faces(model)
+            if more:
+                raise InputError(
+                    f"{self.name}: {model.name} takes {more}, which the last stage does not"
+                )
+            for name in self.output_names:
+                if name not in given:
+                    raise InputError(
+                        f"{self.name}: {model.name} has no output {name!r}; it has: "
+                        f"{', '.join(given)}"
+                    )
+                if not _alike(given[name], wanted.get(name, given[name])):
+                    raise InputError(
+                        f"{self.name}: output {name!r} is {given[name]} in {model.name} and "
+                        f"{wanted[name]} in the last stage; they have to be alike"
+                    )
+
+    @property
+    def deferred_name(self) -> str:
+        """Under which `run` says what was deferred: `deferred`, unless an output has that name."""
+        name = DEFERRED
+        while name in self.output_names:
+            name += "_"
+        return name
+
     def answer(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
         """One call: outputs, and which rows (n,) the first stage passed on."""
         if isinstance(self.runner, OnnxModel):
             found = self.runner.run(inputs)
             return {k: found[k] for k in self.output_names}, np.zeros(len(_first(found)), bool)
-        return self.runner.run(inputs)
+        try:
+            return self.runner.run(inputs)
+        except InputError:
+            raise
+        except (IndexError, ValueError) as e:  # numpy's, of axes and columns that are not there
+            raise InputError(
+                f"{self.name} has a gate that does not fit its stage's output: {first_line(e)}"
+            ) from e
 
     def run(self, inputs: Mapping[str, Column]) -> dict[str, Array]:
         """Answer `inputs` (n, ...) a batch at a time, as deployed."""
@@ -159,7 +198,7 @@ class Deployment:
             for i in range(0, n, step)
         ]
         out = {k: np.concatenate([p[0][k] for p in parts]) for k in self.output_names}
-        return {**out, DEFERRED: np.concatenate([p[1] for p in parts])}
+        return {**out, self.deferred_name: np.concatenate([p[1] for p in parts])}
 
     def check_cases(self, cases: Cases) -> Cases:
         """As `OnnxModel.check_cases`, by the last stage."""
@@ -191,6 +230,10 @@ def load(path: Path | str, threads: int = 1, batch: int = 32) -> Loaded:
     if path.suffix == ".toml":
         found = Deployment(path, threads, batch)
         for model in found.models:
+            if model.path.suffix == ".xml" and not _inside(model.path.with_suffix(".bin")):
+                raise InputError(
+                    f"{model.name} needs the weights file beside it, with suffix .bin"
+                )
             if model.path.suffix == ".onnx":
                 load_proto(model.path)
         return found
@@ -217,7 +260,8 @@ def write_deployment(
     lines += [f"{_toml(k)} = {_toml(v)}" for k, v in metadata.items()]
     copied: dict[Path, str] = {}
     for k, (path, runtime, gate) in enumerate(stages, 1):
-        name = copied.get(path) or f"stage-{k}{path.suffix}"
+        kind = path.suffix if path.suffix in SUFFIXES else ".onnx"  # a reference has any name
+        name = copied.get(path) or f"stage-{k}{kind}"
         if path not in copied:
             _copy(path, folder / name)
             copied[path] = name
@@ -234,20 +278,17 @@ def write_deployment(
 
 
 def _copy(path: Path, to: Path) -> None:
-    if path.suffix == ".xml":
-        shutil.copyfile(path.with_suffix(".bin"), to.with_suffix(".bin"))
-    if path.suffix == ".onnx" and _external(path):
+    if to.suffix != ".onnx":
+        for beside in weights_beside(path):
+            shutil.copyfile(beside, to.with_suffix(beside.suffix))
+    elif weights_beside(path):
         # Weights apart are named inside the file, so that a copy needs a name of its own.
+        to.with_name(to.name + ".data").unlink(missing_ok=True)  # of a run that was killed here
         onnx.save(
             onnx.load(str(path)), str(to), save_as_external_data=True, location=to.name + ".data"
         )
         return
     shutil.copyfile(path, to)
-
-
-def _external(path: Path) -> bool:
-    model = onnx.load(str(path), load_external_data=False)
-    return any(t.external_data for t in model.graph.initializer)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -257,7 +298,7 @@ def _read(path: Path) -> dict[str, Any]:
         )
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # also of numbers and nesting beyond all use
         raise InputError(f"{path.name} is not TOML: {e}") from e
     stages = table.get("stage")
     if table.get("format") != FORMAT or not isinstance(stages, list) or not stages:
@@ -265,21 +306,28 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path.name} is no deployment; it needs format = {FORMAT!r} and [[stage]]"
         )
     outputs = table.get("outputs")
-    if not isinstance(outputs, list) or not all(isinstance(o, str) for o in outputs):
+    if not isinstance(outputs, list) or not outputs or not _words(outputs):
         raise InputError(f"{path.name} gives outputs as {outputs!r}; a list of names is needed")
     for k, stage in enumerate(stages, 1):
-        if not isinstance(stage, dict):
-            raise InputError(f"{path.name}: stage {k} is not a table")
-        name, runtime = stage.get("file"), stage.get("runtime")
-        if not isinstance(name, str) or not isinstance(runtime, str):
-            raise InputError(f"{path.name}: stage {k} needs a file and a runtime")
-        if Path(name).name != name or not (path.parent / name).is_file():
-            raise InputError(
-                f"{path.name}: stage {k} names {name!r}, which is not a file beside it"
-            )
+        _check_stage(path, stage, k)
         if (k < len(stages)) != ("gate" in stage):
             raise InputError(f"{path.name}: every stage but the last has a gate, and only those")
     return table
+
+
+def _check_stage(path: Path, stage: Any, k: int) -> None:
+    if not isinstance(stage, dict):
+        raise InputError(f"{path.name}: stage {k} is not a table")
+    name, runtime = stage.get("file"), stage.get("runtime")
+    if not isinstance(name, str) or not isinstance(runtime, str):
+        raise InputError(f"{path.name}: stage {k} needs a file and a runtime")
+    if Path(name).name != name or not _inside(path.parent / name):
+        raise InputError(f"{path.name}: stage {k} names {name!r}, which is not a file beside it")
+    if Path(name).suffix not in SUFFIXES:
+        raise InputError(
+            f"{path.name}: stage {k} names {name!r}; a stage is a file of the kind "
+            f"{', '.join(SUFFIXES)}"
+        )
 
 
 def gate_in(held: Any, file: str) -> Gate | None:
@@ -289,12 +337,48 @@ def gate_in(held: Any, file: str) -> Gate | None:
     known = {f.name for f in fields(Gate)}
     if not isinstance(held, dict) or set(held) - known or not isinstance(held.get("output"), str):
         raise InputError(f"{file} has a gate {held!r}; it takes: {', '.join(sorted(known))}")
-    numbers = [held[k] for k in ("k", "axis", "cut", "column", "threshold") if k in held]
-    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in numbers):
-        raise InputError(f"{file} has a gate with something else than numbers: {held!r}")
+    real = [held[k] for k in ("cut", "threshold") if k in held]
+    whole = [held[k] for k in ("k", "axis", "column") if k in held]
+    sound = all(is_number(v) for v in real) and all(
+        type(v) is int and abs(v) < 2**31 for v in whole
+    )
+    if not sound or held.get("k", 1) < 1:
+        raise InputError(
+            f"{file} has a gate {held!r}; k is a whole number from 1, axis and column are whole, "
+            "cut and threshold are finite"
+        )
     if held.get("kind", "top_k") not in ("top_k", "cut"):
         raise InputError(f"{file} has a gate of kind {held['kind']!r}; known: top_k, cut")
     return Gate(**held)
+
+
+def is_number(value: Any) -> bool:
+    """Whether an entry of an untrusted file is a number that float32 holds."""
+    return type(value) in (int, float) and abs(value) <= FLOAT32_MAX
+
+
+def _words(held: list[Any]) -> bool:
+    return all(isinstance(o, str) for o in held)
+
+
+def _inside(path: Path) -> bool:
+    """Whether a file is there, and in that very folder: a link may lead out of it."""
+    return path.is_file() and path.resolve().parent == path.parent.resolve()
+
+
+def _faces(model: OnnxModel) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    """Type and sizes of each output, None where a size is free."""
+    return {
+        o.name: (o.type, tuple(s if isinstance(s, int) else None for s in o.shape))
+        for o in model.session.get_outputs()
+    }
+
+
+def _alike(a: tuple[str, Sequence[int | None]], b: tuple[str, Sequence[int | None]]) -> bool:
+    """Whether two outputs have one type, and one size at every axis but the rows'."""
+    sizes = zip(a[1][1:], b[1][1:], strict=False)
+    same = all(m == n or m is None or n is None for m, n in sizes)
+    return a[0] == b[0] and len(a[1]) == len(b[1]) and same
 
 
 def _toml(value: Any) -> str:

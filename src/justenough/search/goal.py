@@ -7,9 +7,11 @@ from justenough.core.gate import Gate
 from justenough.core.subject import RUNTIMES, Runtime, Variant
 from justenough.cost.hardware import profile
 from justenough.errors import DataReuseError, InputError
+from justenough.search.workers import MOST_WORKERS
 
 OBJECTIVES = ("latency", "bytes", "energy-estimate")
 THIS_MACHINE = "this-machine"
+_WORKERS = re.compile(r"[0-9]{1,4}|ray(://[\w.:\[\]-]+:\d{1,5})?", re.ASCII)
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -82,6 +84,17 @@ class Goal:
             )
         if self.target != THIS_MACHINE:
             profile(self.target)
+        settled = [s for s, _ in self.pins]
+        twice = next((s for s in settled if settled.count(s) > 1), None)
+        if twice is not None:
+            raise InputError(f"site {twice!r} is pinned twice; give one choice for it")
+        # Said here, for workers are only opened when measuring has begun.
+        found = _WORKERS.fullmatch(self.workers)
+        if not found or (self.workers.isdigit() and not 1 <= int(self.workers) <= MOST_WORKERS):
+            raise InputError(
+                f"workers={self.workers!r} would have to be a number of processes from 1 to "
+                f"{MOST_WORKERS}, ray or ray://HOST:PORT"
+            )
         if self.budget_s is not None and not self.budget_s >= 0:
             raise InputError(f"a budget of {self.budget_s:g} s is no time; give 0 s or more")
 
@@ -105,7 +118,7 @@ def seconds_in(text: str) -> float:
 
 def pin_in(text: str) -> tuple[str, str]:
     """Site and choice of a pin such as `/conv1/Conv=fp32`."""
-    site, equals, choice = text.rpartition("=")
+    site, equals, choice = (part.strip() for part in text.rpartition("="))
     if not equals or not site or not choice:
         raise InputError(f"{text!r} is no pin; give it as SITE=CHOICE, such as /conv1/Conv=fp32")
-    return site.strip(), choice.strip()
+    return site, choice

@@ -40,16 +40,20 @@ def nncf_quantize(model: Path, inputs: Mapping[str, Array], out: Path) -> Path:
         np.savez(f, **{f"input/{k}": v for k, v in inputs.items()})  # type: ignore[arg-type]
     # Without VNNI two int8 products can overflow 16 bits; NNCF then gives the first layer 7 bits.
     exact = any("vnni" in f or "amx_int8" in f for f in cpu_flags())
-    command = [sys.executable, "-m", __name__, str(model), str(rows), str(out), str(exact)]
+    part = out.with_name("part-" + out.name)
+    part.unlink(missing_ok=True)
+    command = [sys.executable, "-m", __name__, str(model), str(rows), str(part), str(exact)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise InputError(f"NNCF did not end within {TIMEOUT_S:.0f} s") from None
     finally:
         rows.unlink(missing_ok=True)
-    if done.returncode or not out.is_file():
+    if done.returncode or not part.is_file():
         said = [s for s in done.stderr.splitlines() if s.strip()][-1:] or ["it said nothing"]
         raise InputError(f"NNCF ended with code {done.returncode}: {said[0][:300]}")
+    part.with_suffix(".bin").replace(out.with_suffix(".bin"))
+    part.replace(out)
     return out
 
 

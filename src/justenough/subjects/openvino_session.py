@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
+from openvino.frontend import FrontEndManager
 
 from justenough.errors import InputError
 from justenough.subjects.sessions import first_line
@@ -21,6 +22,7 @@ TYPES = {
     "u16": "uint16", "i16": "int16", "i32": "int32", "i64": "int64", "u32": "uint32",
     "u64": "uint64", "boolean": "bool",
 }  # fmt: skip
+READERS = {".onnx": "onnx", ".xml": "ir"}
 SINK = "/sink_port_0"
 
 
@@ -85,15 +87,21 @@ class OpenVinoSession:
 
 def read_model(path: Path) -> ov.Model:
     """Read an ONNX file or an IR (`.xml` with its `.bin`) into OpenVINO's form."""
-    if path.suffix not in (".onnx", ".xml"):
-        # By content OpenVINO would try the readers of six frameworks on it.
+    if path.suffix not in READERS:
         raise InputError(f"OpenVINO takes .onnx and .xml files, got {path.name}")
     if path.suffix == ".xml" and not path.with_suffix(".bin").is_file():
         raise InputError(
             f"{path.name} needs its weights, {path.with_suffix('.bin').name}, beside it"
         )
+    if not path.is_file():
+        raise InputError(f"no model file at {str(path)!r}; OpenVINO takes .onnx and .xml files")
     try:
+        # By content OpenVINO would go on to try the readers of six frameworks on it.
+        if not FrontEndManager().load_by_framework(READERS[path.suffix]).supported(str(path)):
+            raise InputError(f"OpenVINO {ov.__version__} cannot load {path.name}: it is damaged")
         return ov.Core().read_model(path)
+    except InputError:
+        raise
     except Exception as e:  # OpenVINO raises RuntimeErrors that name its own source lines
         raise InputError(f"OpenVINO {ov.__version__} cannot load {path.name}: {_said(e)}") from e
 

@@ -55,6 +55,8 @@ def open_session(path: Path | str, runtime: Runtime = ONNXRUNTIME, *, threads: i
         InputError: The runtime is not installed, has no such device or precision here, or
             cannot load the file.
     """
+    if runtime.name != "ncnn":
+        _check_kind(runtime)
     if runtime.name == "onnxruntime":
         found: Session = session(path, threads=threads, device=runtime.device)
         return found
@@ -70,6 +72,17 @@ def open_session(path: Path | str, runtime: Runtime = ONNXRUNTIME, *, threads: i
     return open_ncnn(
         Path(path), threads=threads, precision=runtime.precision, device=runtime.device
     )
+
+
+def _check_kind(runtime: Runtime) -> None:
+    """Refuse what a runtime would not do but leave unsaid: a certificate would name it."""
+    if runtime.name == "onnxruntime" and runtime.precision != "fp32":
+        raise InputError(
+            f"ONNX Runtime computes a file as it is written, not in {runtime.precision}; "
+            "name it without a precision"
+        )
+    if runtime.name == "openvino" and runtime.device != "cpu":
+        raise InputError(f"OpenVINO is used on the cpu here, not on {runtime.device!r}")
 
 
 EXTRAS = {"openvino": "openvino", "ncnn": "vulkan"}

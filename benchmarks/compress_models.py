@@ -1,0 +1,161 @@
+"""The models of `make bench-compress`, their cases and contracts, fixed before any run."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from justenough.core.cases import Cases, load_cases
+from justenough.core.contract import Contract, parse_clause
+from justenough.subjects.onnx_model import OnnxModel
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model with its cases and what must not change, as plain values that a file can hold.
+
+    Attributes:
+        name: Short name; also that of its folder.
+        title: For the table.
+        model: ONNX file.
+        cases: `.npz` file of all cases, with groups.
+        keep: Clauses of the contract.
+        batch: Rows of a call in the deployment that the search is for.
+        transformer: Whether NNCF is told that the model is one, as its documentation asks.
+        population: Who the cases stand for.
+    """
+
+    name: str
+    title: str
+    model: str
+    cases: str
+    keep: tuple[str, ...]
+    batch: int
+    transformer: bool = False
+    population: str = ""
+
+    @property
+    def contract(self) -> Contract:
+        """The contract, at 95 % confidence."""
+        clauses = tuple(parse_clause(text) for text in self.keep)
+        return Contract(clauses, population=self.population)
+
+    @property
+    def path(self) -> Path:
+        """The model file."""
+        return Path(self.model)
+
+    def load(self) -> Cases:
+        """All cases, in the model's own types."""
+        reference = OnnxModel(self.path)
+        return reference.check_cases(load_cases(Path(self.cases), reference.input_names))
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", "utf8")
+
+    @staticmethod
+    def read(path: Path) -> "Bench":
+        """What `write` wrote."""
+        held: dict[str, Any] = json.loads(path.read_text("utf8"))
+        return Bench(**{**held, "keep": tuple(held["keep"])})
+
+
+@dataclass(frozen=True)
+class Given:
+    """Files that a user may hand over; a model whose files are not there is left out.
+
+    Attributes:
+        folder: Where the models that can be made are kept.
+        densenet, efficientnet, xray_cases: Two networks on one set of chest X-rays.
+        skin, skin_cases: A network on skin lesions.
+    """
+
+    folder: Path
+    densenet: Path | None = None
+    efficientnet: Path | None = None
+    xray_cases: Path | None = None
+    skin: Path | None = None
+    skin_cases: Path | None = None
+
+
+def benches(given: Given) -> Iterator[Bench | str]:
+    """The models in order; a sentence in place of one whose files are not there."""
+    yield _nodules(given.folder)
+    yield from _texts(given.folder)
+    chest = "decision_stability >= 0.995"
+    for name, title, model, cases, batch, people in (
+        ("densenet", "DenseNet-121, chest X-rays 224x224", given.densenet, given.xray_cases, 8,
+         "chest X-rays of children as in the test and held-out sets, by patient"),
+        ("chest-efficientnet", "EfficientNet-B0, chest X-rays 224x224", given.efficientnet,
+         given.xray_cases, 8,
+         "chest X-rays of children as in the test and held-out sets, by patient"),
+        ("skin-efficientnet", "EfficientNet-B0, skin lesions 150x200", given.skin,
+         given.skin_cases, 32, "dermatoscopic images as in HAM10000, by lesion"),
+    ):  # fmt: skip
+        if model is None or cases is None:
+            yield f"{name} is left out: no model and cases were given"
+        elif not (model.is_file() and cases.is_file()):
+            yield f"{name} is left out: {model.name} or {cases.name} is not there"
+        else:
+            yield Bench(
+                name, title, str(model.resolve()), str(cases.resolve()), (chest,), batch,
+                population=people,
+            )  # fmt: skip
+
+
+def _nodules(folder: Path) -> Bench:
+    """The demo's model with its cases."""
+    from justenough.studies.nodules import data
+    from justenough.studies.nodules.study import CONTRACT, MODEL
+
+    cases = folder / "nodules" / "cases.npz"
+    if not cases.is_file():
+        cases.parent.mkdir(parents=True, exist_ok=True)
+        save_cases(data.cases(data.load(cases.parent)), cases)
+    return Bench(
+        "nodules", "the demo: residual CNN, 0.7 M weights, 8 views of 64x64", str(MODEL),
+        str(cases), tuple(c.text for c in CONTRACT.clauses), 32, population=CONTRACT.population,
+    )  # fmt: skip
+
+
+def _texts(folder: Path) -> Iterator[Bench]:
+    """MiniLM twice: as a searcher and as a classifier; made when they are not there yet."""
+    from justenough.errors import InputError
+
+    search, classify = folder / "retrieval", folder / "text"
+    if not (search / "cases.npz").is_file():
+        from benchmarks.retrieval import build as build_search
+
+        build_search(search)
+    if not (classify / "cases.npz").is_file():
+        from benchmarks.text_model import build as build_classifier
+
+        build_classifier(classify)
+    for name, title, where, keep, people in (
+        ("retrieval", "MiniLM-L6 as a searcher: ten best of 1,740 docstrings for a query of 64 "
+         "tokens, top_k_overlap(10) a query", search,
+         "benchmarks.retrieval:lost_of_top_ten(output=scores, per=mean) <= 0.05",
+         "docstrings of Python packages, by source file"),
+        ("text", "MiniLM-L6 with a linear head, 22.6 M weights, 64 tokens", classify,
+         "decision_stability >= 0.98", "docstrings of Python packages, by source file"),
+    ):  # fmt: skip
+        if not (where / "model.onnx").is_file():
+            raise InputError(f"{where} holds cases and no model; move it away to have both made")
+        yield Bench(
+            name, title, str(where / "model.onnx"), str(where / "cases.npz"), (keep,), 32,
+            transformer=True, population=people,
+        )  # fmt: skip
+
+
+def save_cases(cases: Cases, path: Path) -> None:
+    """Write cases as `load_cases` reads them, row by row from disk where they are large."""
+    aside = {"labels": cases.labels, "groups": cases.groups}
+    held = {k: np.asarray(v) for k, v in (*cases.inputs.items(), *aside.items()) if v is not None}
+    part = path.with_name("part-" + path.name)
+    with part.open("wb") as f:
+        np.savez(f, allow_pickle=False, **held)
+    part.replace(path)

@@ -50,9 +50,7 @@ def run(  # noqa: PLR0913 - one for each option
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(
-            "--budget", help="Such as 90s or 10m; then the best so far is certified."
-        ),
+        typer.Option("--budget", help="Such as 90s or 10m; then the best so far is certified."),
     ] = None,
     curve: Annotated[
         bool, typer.Option("--curve", help="Certify every point between safe and bold at once.")

@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks import table
 from benchmarks.compress_models import Bench, Given, benches
 from benchmarks.compress_peers import BF16, IN_BF16, MAKERS
-from justenough.deploy.certify import stored_bytes
+from justenough.deploy.certify import deployed_bytes
 from justenough.deploy.environment import runtime
 
 CONTENDERS = (
@@ -205,7 +205,7 @@ class Run:
             "title": bench.title,
             "contract": list(bench.keep),
             "batch": bench.batch,
-            "bytes": stored_bytes(bench.path),
+            "bytes": deployed_bytes(bench.path),
             "parts": reference["parts"],
             "reference": reference,
             "rows": {},

@@ -154,7 +154,7 @@ def judge(
 ) -> dict[str, Any]:
     """Certify a contender's file on fresh cases and time it beside the reference."""
     from justenough.core.certificate import evidence_json
-    from justenough.deploy.certify import certify, stored_bytes
+    from justenough.deploy.certify import certify, deployed_bytes
     from justenough.errors import JustEnoughError
 
     with np.load(folder / "reference" / "certification.npz", allow_pickle=False) as z:
@@ -171,7 +171,7 @@ def judge(
     return {
         "verdict": got.verdict.value,
         "evidence": [evidence_json(e) for e in got.evidence],
-        "bytes": stored_bytes(at),
+        "bytes": deployed_bytes(at),
         "races": races(bench, parts, at, settings, told["seconds"] / rows),
     }
 

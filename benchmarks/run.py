@@ -28,7 +28,7 @@ from justenough.core.gate import Gate
 from justenough.core.judge import judge
 from justenough.core.subject import INT8
 from justenough.deploy.cascade import write_cascade
-from justenough.deploy.certify import paired, stored_bytes
+from justenough.deploy.certify import deployed_bytes, paired
 from justenough.deploy.clock import race
 from justenough.deploy.environment import runtime
 from justenough.road import compress
@@ -91,7 +91,7 @@ def judged(bench: Bench, parts: Split, exact: Mapping[str, Array], file: Path) -
     evidence = judge(bench.contract, paired(exact, got, cases))[0]
     y, z = (bench.decision(o) for o in (exact, got))
     out: dict[str, Any] = {
-        "bytes": stored_bytes(file),
+        "bytes": deployed_bytes(file),
         "rows_changed": int((y != z).sum()),
         "rows": cases.n,
         "evidence": asdict(evidence),
@@ -165,7 +165,7 @@ def run_bench(bench: Bench, folder: Path, cap_s: float) -> dict[str, Any]:
     return {
         "title": bench.title,
         "contract": clause.text,
-        "bytes": stored_bytes(bench.model),
+        "bytes": deployed_bytes(bench.model),
         "parts": {
             k: (getattr(parts, k).cases.n, getattr(parts, k).cases.n_units)
             for k in ("calibration", "search", "certification")

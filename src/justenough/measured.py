@@ -9,20 +9,38 @@ from typing import Any
 
 import numpy as np
 
+from justenough.core.evidence import Verdict, overall
 from justenough.core.gate import Gate
 from justenough.core.judge import judge
 from justenough.core.subject import ONNXRUNTIME, Runtime, Variant, centred_power
 from justenough.deploy import clock, export
-from justenough.deploy.certify import paired, stored_bytes
+from justenough.deploy.certify import deployed_bytes, paired
 from justenough.deploy.deployment import NAME, write_deployment
 from justenough.errors import InputError
-from justenough.search.chain import DeferralCost, Measured, Middle, Rung, pareto_chain, rungs
-from justenough.search.families import Family, families, worth_searching
+from justenough.search.chain import (
+    DeferralCost,
+    Measured,
+    Middle,
+    Proposal,
+    Rung,
+    between,
+    pareto_chain,
+    predicted_risk,
+    rungs,
+)  # fmt: skip
+from justenough.search.families import Family, families, with_pins, worth_searching
+from justenough.search.mending import mend
+from justenough.search.program import Noise
+from justenough.search.sensitivity import eight_bits, noise_of, sensitivity
 from justenough.search.workbench import key
 from justenough.survey import Road
 
 SCOUT_S, RACE_S = 0.5, 1.0
 WORST = 5.0
+# Bytes: variants from the smallest to the finest, and more where it turns from unsafe to safe.
+BYTES_VARIANTS, REFINED = 8, 3
+# Of the time that the search has taken so far.
+REPAIR_SHARE = 0.2
 CURVE_POINTS = 6
 
 
@@ -37,6 +55,13 @@ def variant_of(entry: Mapping[str, Any]) -> Variant:
 def measure_variants(road: Road) -> dict[str, Any]:
     """Measure sites, propose a chain for each family, time its files and run the search cases."""
     bench = road.bench
+    known, notes = families(bench.goal.runtimes)
+    if bench.goal.given is None:
+        # Before anything is built: what is pinned must be there to be had.
+        known, left_out = with_pins(
+            known, bench.goal.pins, {s.name: bench.choices(s) for s in bench.sites}
+        )
+        notes += left_out
     road.progress("reference", 0.0)
     bench.outputs  # noqa: B018 - a run that was killed before they were recorded makes them now
     seconds = road.store.seconds()["reference/search"] / bench.search.cases.n
@@ -44,7 +69,6 @@ def measure_variants(road: Road) -> dict[str, Any]:
     if not bench.sites:
         return {"sites": {}}
     calibrations = bench.best_calibration()
-    known, notes = families(bench.goal.runtimes)
     trial = _Trial(road, {}, {}, {}, [])
     if bench.goal.given is not None:
         return _given(road, trial, calibrations)
@@ -52,23 +76,117 @@ def measure_variants(road: Road) -> dict[str, Any]:
     if not trial.times:
         return {"sites": {}, "notes": [*notes, *trial.skipped]}
     boldest = {f.name: trial.seconds(bench.everything(f)) for f in known}
-    sensitivity = bench.sensitivity(calibrations["best"])
-    noise = {(s, "int8"): power for s, power in sensitivity["noise"].items()}
-    alive = worth_searching(known, {k: v for k, v in boldest.items() if v}, trial.reference_s)
-    safe = min((trial.seconds(bench.everything(f)) or np.inf for f in known if f.form == "plain"),
-               default=np.inf)  # fmt: skip
+    built = {k: v for k, v in boldest.items() if v}
+    alive = worth_searching(known, built, trial.reference_s, bench.goal.minimise)
+    full = any(f.form == "full" for f in alive)
+    found = sensitivity(bench, calibrations["best"], bench.worthwhile if full else {})
     for family in alive:
         if road.late:
             notes.append(f"the time was over before mixtures in {family.name} were proposed")
             break
-        trial.add(list(_proposals(road, family, noise, calibrations["best"], safe)), RACE_S)
+        _search(road, trial, known, family, noise_of(found))
     about = {
         "calibrations": calibrations,
-        "sensitivity": sensitivity,
+        "sensitivity": found,
         "families": [f.name for f in known],
         "searched": [f.name for f in alive],
     }
     return _found(road, trial, notes, about)
+
+
+def _search(
+    road: Road, trial: "_Trial", known: list[Family], family: Family, noise: Noise
+) -> None:
+    """Build and time mixtures of a family, then what the search rows say is worth it."""
+    bench = road.bench
+    calibration = road.store.get("calibrations")["best"]
+    safe = np.inf
+    if bench.objective is None:
+        plain = [trial.seconds(bench.everything(f)) for f in known if f.form == "plain"]
+        safe = min((s for s in plain if s), default=np.inf)
+    most = BYTES_VARIANTS if bench.goal.minimise == "bytes" else family.most
+    chain = pareto_chain(
+        bench.program(family), noise, most=most, pins=dict(bench.goal.pins),
+        careful=eight_bits(noise, bench.sites) / 2,
+    )  # fmt: skip
+    first = list(_variants(road, family, chain, calibration, safe))
+    trial.add(first, RACE_S)
+    if bench.goal.minimise == "bytes" and not road.late:
+        trial.add(list(_refined(road, trial, family, noise, first)), RACE_S)
+    if family.form in ("full", "inputs") and not road.late:
+        trial.add(list(_mended(road, trial, family)), RACE_S)
+
+
+def _variants(
+    road: Road, family: Family, chain: Iterable[Proposal], calibration: str, safe: float = np.inf
+) -> Iterable[tuple[Variant, Mapping[str, float], Family]]:
+    """Proposals as variants of a family, up to those predicted no faster than what is `safe`."""
+    bench = road.bench
+    for p in chain:
+        if p.cost / bench.batch > safe:
+            break
+        variant = family.variant(dict(p.variant.picks), calibration)
+        about = {"predicted_noise": p.noise}
+        about |= {"predicted_s": p.cost / bench.batch} if bench.objective is None else {}
+        yield variant, about, family
+
+
+def _refined(
+    road: Road,
+    trial: "_Trial",
+    family: Family,
+    noise: Noise,
+    first: list[tuple[Variant, Mapping[str, float], Family]],
+) -> Iterable[tuple[Variant, Mapping[str, float], Family]]:
+    """More variants between the boldest that seems safe and the safest that does not."""
+    bench = road.bench
+    built = [(v, about["predicted_noise"]) for v, about, _ in first if key(v) in trial.variants]
+    failed = bench.answer_all([v for v, _ in built])
+    seems = {p: _seems_safe(road, v) for v, p in built if key(v) not in failed}
+    low = max((p for p, ok in seems.items() if ok), default=eight_bits(noise, bench.sites) / 100)
+    high = min((p for p, ok in seems.items() if not ok and p > low), default=0.0)
+    pins = dict(bench.goal.pins)
+    more = between(bench.program(family), noise, low, high, most=REFINED, pins=pins)
+    return _variants(road, family, more, road.store.get("calibrations")["best"])
+
+
+def _seems_safe(road: Road, variant: Variant) -> bool:
+    """Whether the search rows let one expect that `variant` alone keeps the contract."""
+    bench = road.bench
+    m = bench.measured(variant, 0.0)
+    if bench.margins is None or m.kept is None:
+        pairs = paired(bench.outputs, bench.answers(variant), bench.search.cases)
+        return overall(judge(bench.contract, pairs)) is not Verdict.BROKEN
+    allowed = max(1 - bench.contract.clauses[0].bound, 1e-3) / bench.rows_per_unit
+    kept = m.kept
+    return bool(np.isfinite(kept).all()) and predicted_risk(bench.margins, kept, 0) <= allowed / 2
+
+
+def _mended(road: Road, trial: "_Trial", family: Family) -> Iterable[tuple[Variant, None, Family]]:
+    """The variant of a family that repairs may make safe, with those that do it good.
+
+    For seconds that is the boldest one: less noise lets its cascade defer less. Bytes have no
+    cascade, so that it is the one that is nearest to being safe.
+    """
+    bench = road.bench
+    mine = [v for v in trial.variants.values()
+            if (v.runtime, v.form) == (family.runtime, family.form) and v.picks]  # fmt: skip
+    failed = bench.answer_all(mine)
+    risky = [v for v in mine if key(v) not in failed and not _seems_safe(road, v)]
+    if not risky:
+        return
+    if bench.goal.minimise == "bytes":
+        chosen = min(risky, key=lambda v: bench.measured(v, 0.0).noise)
+    else:
+        chosen = min(risky, key=lambda v: trial.seconds(v) or np.inf)
+    budget = REPAIR_SHARE * sum(road.store.seconds().values())
+    try:
+        better = mend(bench, chosen, budget)
+    except InputError as e:
+        trial.skipped.append(f"repairs of {key(chosen)} were skipped: {e}")
+        return
+    if better is not None:
+        yield better, None, family
 
 
 def _found(
@@ -111,8 +229,11 @@ def _check_given(road: Road, variant: Variant) -> None:
     for site, choice in variant.picks:
         if site not in sites:
             raise InputError(f"the variant names a site {site!r} that the model does not have")
-        if choice not in road.bench.choices(sites[site]):
-            known = ", ".join(road.bench.choices(sites[site]))
+        open_here = Family(variant.runtime, variant.form, 1).choices(
+            road.bench.choices(sites[site])
+        )
+        if choice not in open_here:
+            known = ", ".join(open_here)
             raise InputError(f"site {site!r} has no choice {choice!r}; it has: {known}")
 
 
@@ -166,26 +287,6 @@ class _Trial:
         return None if timed is None else self.reference_s / timed["speedup"]
 
 
-def _proposals(
-    road: Road,
-    family: Family,
-    noise: Mapping[tuple[str, str], float],
-    calibration: str,
-    safe: float,
-) -> Iterable[tuple[Variant, Mapping[str, float], Family]]:
-    """Mixtures of a family, those left out that are predicted no faster than what is `safe`."""
-    bench = road.bench
-    chain = pareto_chain(
-        bench.program(family), noise, most=family.most, pins=dict(bench.goal.pins)
-    )
-    for p in chain:
-        if p.cost / bench.batch > safe:
-            break
-        variant = family.variant(dict(p.variant.picks), calibration)
-        about = {"predicted_s": p.cost / bench.batch, "predicted_noise": p.noise}
-        yield variant, about, family
-
-
 def _run_all(road: Road, trial: _Trial) -> dict[str, Any]:
     """Run the search cases through every variant; one whose runtime crashes is skipped."""
     bench = road.bench
@@ -233,7 +334,7 @@ def race(
             threads=road.bench.threads, seconds=seconds, passes=passes, runtimes=runtimes,
         )  # fmt: skip
         road.bench.spent(step, sum(r.rows * (r.repeats + 1) for r in got.values()))
-        return {n: {**asdict(r), "bytes": stored_bytes(files[n])} for n, r in got.items()}
+        return {n: {**asdict(r), "bytes": deployed_bytes(files[n])} for n, r in got.items()}
 
     found: dict[str, Any] = road.store.once(step, run)
     return found

@@ -108,7 +108,8 @@ def walk(road: Road) -> dict[str, Any]:
     measured = measure_variants(road)
     summary["search"] = measured
     if not measured["sites"]:
-        return {**summary, **nothing(Verdict.BROKEN, "the model has no site to make cheaper")}
+        said = [*measured.get("notes", ()), "the model has no site to make cheaper"]
+        return {**summary, **nothing(Verdict.BROKEN, said[0])}
     plan = make_plan(road, measured)
     summary |= {"plan": plan, **certify_plan(road, measured, plan)}
     return {**summary, "spent": spent(road, time.perf_counter() - start)}

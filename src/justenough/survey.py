@@ -16,7 +16,7 @@ from justenough.core.contract import Contract
 from justenough.core.evidence import Verdict
 from justenough.core.judge import at_best, judge, units_for
 from justenough.core.store import Store
-from justenough.deploy.certify import paired, stored_bytes
+from justenough.deploy.certify import deployed_bytes, paired
 from justenough.deploy.environment import runtime
 from justenough.errors import InputError
 from justenough.search.goal import THIS_MACHINE, Goal
@@ -173,7 +173,7 @@ def described(road: Road) -> dict[str, Any]:
         "model": {
             "file": road.reference.name,
             "sha256": road.reference.sha256,
-            "bytes": stored_bytes(road.reference.path),
+            "bytes": deployed_bytes(road.reference.path),
             "inputs": road.reference.input_names,
         },
         "contract": {

@@ -18,11 +18,11 @@ from justenough.core.contract import Clause, Contract
 from justenough.core.gate import Gate
 from justenough.core.subject import ONNXRUNTIME, Runtime
 from justenough.deploy import deployment
-from justenough.deploy.certify import SEEN, certify, seen_mark, stored_bytes
+from justenough.deploy.certify import SEEN, certify, deployed_bytes, seen_mark
 from justenough.deploy.deployment import Deployment, load, write_deployment
 from justenough.errors import DataReuseError, InputError
-from justenough.subjects.answering import answer, files_of, weights_beside
-from justenough.subjects.onnx_model import OnnxModel
+from justenough.subjects.answering import answer, files_of
+from justenough.subjects.onnx_model import OnnxModel, weights_beside
 
 Array = NDArray[Any]
 X: Array = np.array([[0.2, 0.1], [3, 0], [1, 1], [0.4, 2.4]], np.float32)
@@ -98,7 +98,7 @@ def test_two_stages_answer_and_say_what_was_deferred(
     assert found.table["justenough.plan"] == "p"
     assert [s["file"] for s in found.described()] == ["stage-1.onnx", "stage-2.onnx"]
     assert {s["runtime"]["name"] for s in found.described()} == {"onnxruntime"}
-    assert stored_bytes(path) == sum(p.stat().st_size for p in path.parent.iterdir())
+    assert deployed_bytes(path) == sum(p.stat().st_size for p in path.parent.iterdir())
 
 
 def test_one_stage_alone_defers_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -421,7 +421,7 @@ def measured(
 
 def noise(
     model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], inputs: Inputs,
-    gate: Gate | None, output: str = "y", **sizes: int,
+    gate: Gate | None, output: str = "y", **sizes: Any,
 ) -> gradient.SiteNoise:  # fmt: skip
     rng = np.random.default_rng(0)
     return site_noise(model, find_sites(model), ranges, inputs, gate, output, **sizes, rng=rng)

@@ -44,8 +44,10 @@ CHOICES: Mapping[str, Form] = MappingProxyType(
         "int8-dynamic": Form(8, 32, ("int8", "fp32")),
         # Weight-only: unpacked beside the products, which stay float32.
         "fp16-weight": Form(16, 32, ("fp32",)),
+        "bf16-weight": Form(16, 32, ("fp32",)),
         "int8-weight": Form(8, 32, ("fp32",)),
         "int4-weight": Form(4, 32, ("fp32",)),
+        "int4-weight-b128": Form(4, 32, ("fp32",)),
         "int2-weight": Form(2, 32, ("fp32",)),
     }
 )

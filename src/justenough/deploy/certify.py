@@ -19,7 +19,7 @@ from justenough.core.judge import Paired, judge
 from justenough.deploy.deployment import Deployment, Loaded, load
 from justenough.deploy.environment import runtime
 from justenough.errors import DataReuseError, InputError
-from justenough.subjects.onnx_model import OnnxModel, load_proto
+from justenough.subjects.onnx_model import OnnxModel, file_bytes, load_proto
 
 Array = NDArray[Any]
 SEEN = "justenough.seen"
@@ -33,23 +33,28 @@ def seen_mark(parts: Sequence[Cases]) -> dict[str, str]:
 
 def refuse_seen(candidate: Path, cases: Cases) -> None:
     """Raise DataReuseError if `candidate` was made with any of these rows."""
-    if candidate.suffix == ".toml":
-        mark = Deployment(candidate).table.get(SEEN)
-    else:
-        model = onnx.load(str(candidate), format="protobuf", load_external_data=False)
-        mark = next((p.value for p in model.metadata_props if p.key == SEEN), None)
-    if mark is None:
-        return
-    try:
-        seen = set(np.frombuffer(base64.b64decode(mark), "<u8").tolist())
-    except (ValueError, TypeError) as e:
-        raise InputError(f"{candidate.name} has a damaged {SEEN!r} entry: {e}") from e
+    seen: set[int] = set()
+    for mark in _marks(candidate):
+        try:
+            seen.update(np.frombuffer(base64.b64decode(mark, validate=True), "<u8").tolist())
+        except (ValueError, TypeError) as e:
+            raise InputError(f"{candidate.name} has a damaged {SEEN!r} entry: {e}") from e
     shared = sum(int(d, 16) in seen for d in cases.digests)
     if shared:
         raise DataReuseError(
             f"{shared} of {cases.n} cases were used to make {candidate.name}; certification "
             "needs cases that nobody searched on"
         )
+
+
+def _marks(candidate: Path) -> list[Any]:
+    """The marks of a candidate; of a deployment its own and those of its stages' files."""
+    if candidate.suffix == ".toml":
+        found = Deployment(candidate)
+        inner = [m for p in found.models if p.path.suffix == ".onnx" for m in _marks(p.path)]
+        return [found.table[SEEN], *inner] if SEEN in found.table else inner
+    model = onnx.load(str(candidate), format="protobuf", load_external_data=False)
+    return [p.value for p in model.metadata_props if p.key == SEEN]
 
 
 def fixed_sequence(
@@ -166,14 +171,12 @@ def notes_on(cases: Cases) -> tuple[str, ...]:
 
 
 def _described(model: Loaded) -> dict[str, Any]:
-    out = {"file": model.path.name, "sha256": model.sha256, "bytes": stored_bytes(model.path)}
+    out = {"file": model.path.name, "sha256": model.sha256, "bytes": deployed_bytes(model.path)}
     return out if isinstance(model, OnnxModel) else {**out, "stages": model.described()}
 
 
-def stored_bytes(path: Path) -> int:
+def deployed_bytes(path: Path) -> int:
     """Bytes of what is deployed: a model file with the weights beside it, or all stages' files."""
     if path.suffix == ".toml":
         return sum(p.stat().st_size for p in Deployment(path).files)
-    beside = (path.with_name(path.name + ".data"), path.with_suffix(".bin"))
-    kept = beside[1:] if path.suffix == ".xml" else beside[:1]
-    return path.stat().st_size + sum(p.stat().st_size for p in kept if p.is_file())
+    return file_bytes(path)

@@ -36,8 +36,7 @@ from justenough.core.rows import Column
 from justenough.core.subject import Runtime
 from justenough.deploy.runner import CascadeRunner
 from justenough.errors import InputError
-from justenough.subjects.answering import weights_beside
-from justenough.subjects.onnx_model import OnnxModel, load_proto
+from justenough.subjects.onnx_model import OnnxModel, load_proto, weights_beside
 from justenough.subjects.sessions import described, first_line
 
 Array = NDArray[Any]

@@ -36,26 +36,63 @@ def pareto_chain(
     *,
     most: int = MAX_VARIANTS,
     pins: Mapping[str, str] = {},
+    careful: float = np.inf,
 ) -> list[Proposal]:
     """Return the cheapest variant for each of a row of noise budgets, boldest first.
 
-    Budgets fall by 3 dB from the noise of the unconstrained optimum until nothing is cheaper
-    than picking nothing.
+    Budgets fall from the noise of the unconstrained optimum until nothing is cheaper than
+    picking nothing: by 3 dB, or faster where `careful` would not be reached.
+
+    Args:
+        program: Of a family.
+        noise: Noise power by (site, choice), in squared units of the score.
+        most: Variants to propose.
+        pins: Choice by site that is settled.
+        careful: Noise power that one of the last budgets should come down to.
     """
     out: list[Proposal] = []
-    budget = np.inf
+    budget, step = np.inf, STEP_DB
     while len(out) < most:
-        found = program.solve(noise, budget, pins=pins)
-        if found is None or not found[0].picks:
+        found = _proposed(program, noise, budget, pins)
+        if found is None:
             break
-        variant, cost = found
-        power = sum(noise.get(p, 0.0) for p in variant.picks)
-        if cost >= program.base:
+        if not out and 0 < careful < found.noise and most > 1:
+            step = max(step, 10 * np.log10(found.noise / careful) / (most - 1))
+        if all(found.variant.picks != p.variant.picks for p in out):
+            out.append(found)
+        if found.noise <= 0:
             break
-        if all(variant.picks != p.variant.picks for p in out):
-            out.append(Proposal(variant, cost, power))
-        budget = power * 10 ** (-STEP_DB / 10)
+        budget = found.noise * 10 ** (-step / 10)
     return out
+
+
+def between(
+    program: Program,
+    noise: Noise,
+    low: float,
+    high: float,
+    *,
+    most: int,
+    pins: Mapping[str, str] = {},
+) -> list[Proposal]:
+    """Return the cheapest variants for `most` budgets between two noise powers, boldest first."""
+    out: list[Proposal] = []
+    for budget in np.geomspace(high, low, most + 2)[1:-1] if 0 < low < high else ():
+        found = _proposed(program, noise, float(budget), pins)
+        if found is not None and all(found.variant.picks != p.variant.picks for p in out):
+            out.append(found)
+    return out
+
+
+def _proposed(
+    program: Program, noise: Noise, budget: float, pins: Mapping[str, str]
+) -> Proposal | None:
+    """The cheapest variant within a budget, if it is cheaper than picking nothing."""
+    found = program.solve(noise, budget, pins=pins)
+    if found is None or not found[0].picks or found[1] >= program.base:
+        return None
+    variant, cost = found
+    return Proposal(variant, cost, sum(noise.get(p, 0.0) for p in variant.picks))
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """Families of variants: one runtime, one way of placing int8, one profile each."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from justenough.core.subject import ONNXRUNTIME, Runtime, Variant
+from justenough.core.subject import FP32, INT8, ONNXRUNTIME, Runtime, Variant
+from justenough.errors import InputError
 from justenough.search.program import Program, additive_program
 from justenough.subjects.sessions import missing_part
 
@@ -34,6 +35,13 @@ class Family:
         """A variant of this family."""
         return Variant.of(picks, calibration, self.runtime, self.form)
 
+    def choices(self, local: Sequence[str]) -> tuple[str, ...]:
+        """Choices at a site: `local` has those of ONNX Runtime's own files, fp32 first."""
+        if self.form == "full":
+            return tuple(local)
+        usual = self.runtime.precision
+        return (usual,) if self.form == "plain" else (usual, INT8.name)
+
 
 def families(runtimes: tuple[str, ...]) -> tuple[list[Family], list[str]]:
     """The families to search here, and why runtimes that were asked for are left out."""
@@ -57,6 +65,54 @@ def families(runtimes: tuple[str, ...]) -> tuple[list[Family], list[str]]:
     return out, notes
 
 
+def with_pins(
+    found: Sequence[Family],
+    pins: Sequence[tuple[str, str]],
+    local: Mapping[str, Sequence[str]],
+) -> tuple[list[Family], list[str]]:
+    """The families that can do what is pinned, and why others are left out.
+
+    Args:
+        found: Families.
+        pins: Site and choice.
+        local: Choices by site in ONNX Runtime, fp32 first.
+
+    Raises:
+        InputError: A pin names a site or a choice that does not exist, a site is pinned twice,
+            or no family can do all that is pinned.
+    """
+    settled: dict[str, str] = {}
+    for site, choice in pins:
+        if site not in local:
+            raise InputError(
+                f"a pin names a site {site!r} that the model does not have; its sites are: "
+                f"{', '.join(local) or 'none'}"
+            )
+        known = dict.fromkeys(c for f in found for c in f.choices(local[site]))
+        if choice not in known:
+            raise InputError(
+                f"a pin gives site {site!r} the choice {choice!r}; it has: "
+                f"{', '.join(known) or FP32.name}"
+            )
+        if settled.setdefault(site, choice) != choice:
+            raise InputError(
+                f"pins give site {site!r} both {settled[site]!r} and {choice!r}; give one"
+            )
+    out, notes = [], []
+    for f in found:
+        unfit = next((s for s, c in settled.items() if c not in f.choices(local[s])), None)
+        if unfit is None:
+            out.append(f)
+        elif f.form != "plain":
+            notes.append(
+                f"{f.name} was left out: it cannot run {unfit} in {settled[unfit]} as pinned"
+            )
+    if found and not out:
+        said = ", ".join(f"{s}={c}" for s, c in settled.items())
+        raise InputError(f"no runtime that may be deployed can do all of the pins {said}")
+    return out, notes
+
+
 def _openvino() -> list[Family]:
     from justenough.subjects.openvino_session import precisions
 
@@ -74,19 +130,27 @@ def _ncnn() -> list[Family]:
 
 
 def worth_searching(
-    found: list[Family], boldest_s: Mapping[str, float], reference_s: float
+    found: list[Family],
+    boldest_s: Mapping[str, float],
+    reference_s: float,
+    minimise: str = "latency",
 ) -> list[Family]:
     """The families whose mixtures may yet be the fastest, from the time of each one's boldest.
 
     A mixture beats its own all-int8 file only where single sites are slower in int8, by a
     third in what was measured (docs/log.md); what is safe and faster than that ends the matter.
+    Bytes are the same however slow a file is, and only ONNX Runtime's goes below 8 bits.
 
     Args:
         found: Families.
         boldest_s: Measured seconds per case of each family's boldest variant, by name; a
             family that could not be built is not there.
         reference_s: Seconds per case of the reference.
+        minimise: What is made small, as in `Goal`.
     """
+    if minimise == "bytes":
+        mixed = [f for f in found if f.name in boldest_s and f.form != "plain"]
+        return [f for f in mixed if f.form == "full"] or mixed
     times = [s for s in boldest_s.values() if s]
     safe = min([boldest_s[f.name] for f in found if f.form == "plain" and f.name in boldest_s]
                + [reference_s])  # fmt: skip

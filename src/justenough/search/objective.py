@@ -1,9 +1,9 @@
 """What a search makes small: seconds here, seconds elsewhere, bytes, or joules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from justenough.core.subject import Variant
+from justenough.core.subject import Runtime, Variant
 from justenough.cost.hardware import CHOICES, profile
 from justenough.cost.roofline import Layer, estimate
 from justenough.search.chain import DeferralCost
@@ -46,6 +46,12 @@ class Objective:
         usual = variant.runtime.precision
         return self._counted({a.name: usual for a in self.layers} | dict(variant.picks))
 
+    def runs(self, runtime: Runtime) -> tuple[str, ...]:
+        """Choices that the target computes, by its profile; all known ones on this machine."""
+        if self.goal.target == THIS_MACHINE:
+            return tuple(CHOICES)
+        return profile(self.goal.target).supports.get(str(runtime), tuple(CHOICES))
+
     @property
     def reference(self) -> float:
         """Cost per case of the reference."""
@@ -58,19 +64,27 @@ class Objective:
             return DeferralCost(0.0, 0.0, self.batch, self.reference)
         return DeferralCost(0.0, self.reference, self.batch)
 
-    def program(self, choices: Mapping[str, Sequence[str]], weights: Mapping[str, int]) -> Program:
+    def program(
+        self, choices: Mapping[str, Sequence[str]], stored: Callable[[str, str], int]
+    ) -> Program:
         """The program of this objective, whose costs add over sites.
+
+        A choice that costs no less than the exact one is only there where it is pinned.
 
         Args:
             choices: Open at each site, without the reference's own.
-            weights: Number of weights of each site.
+            stored: Bytes of a site's weight under a choice.
         """
+        pins = dict(self.goal.pins)
         picks = [(s, c) for s, open_here in choices.items() for c in open_here]
         if self.goal.minimise == "bytes":
-            change = {(s, c): weights[s] * (CHOICES[c].weight_bits - 32) / 8 for s, c in picks}
-            return additive_program(change, self.reference)
-        base = self._counted({})
-        return additive_program({(s, c): self._counted({s: c}) - base for s, c in picks}, base)
+            base = self.reference
+            change = {(s, c): float(stored(s, c) - stored(s, "fp32")) for s, c in picks}
+        else:
+            base = self._counted({})
+            change = {(s, c): self._counted({s: c}) - base for s, c in picks}
+        kept = {(s, c): x for (s, c), x in change.items() if x < 0 or pins.get(s) == c}
+        return additive_program(kept, base)
 
     def _counted(self, picks: Mapping[str, str]) -> float:
         target = USUAL if self.goal.target == THIS_MACHINE else self.goal.target

@@ -1,9 +1,7 @@
 """The measurements of a search, each written to the run store the moment it is known."""
 
 import hashlib
-import importlib.util
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +17,8 @@ from justenough.core.contract import Contract
 from justenough.core.gate import Gate
 from justenough.core.rows import Column
 from justenough.core.store import Store
-from justenough.core.subject import ONNXRUNTIME, Outputs, Runtime, Site, Variant
-from justenough.cost.table import CostTable, Edge, Unit
+from justenough.core.subject import INT8, ONNXRUNTIME, Outputs, Runtime, Site, Variant
+from justenough.cost.table import CostTable, Edge, Local, Unit
 from justenough.errors import InputError
 from justenough.search.chain import Measured, deferral_for
 from justenough.search.families import Family, site_program
@@ -30,16 +28,23 @@ from justenough.search.program import Program, build_program
 from justenough.search.workers import Failed, Job, Workers, open_workers
 from justenough.subjects import measure
 from justenough.subjects.answering import files_of
+from justenough.subjects.local_choices import (
+    FORMS,
+    LINEAR,
+    ROWS_COUPLED,
+    local_choices,
+    stored_bytes,
+    weight_shape,
+)
+from justenough.subjects.mended import Mended
 from justenough.subjects.nncf_quantize import nncf_quantize
-from justenough.subjects.onnx_model import OnnxModel, find_sites, load_proto
+from justenough.subjects.onnx_model import OnnxModel, file_bytes, find_sites, load_proto
 from justenough.subjects.prepare import prepare
-from justenough.subjects.quantize import CALIBRATIONS, Ranges, save_model, write_variant
+from justenough.subjects.quantize import CALIBRATIONS, Ranges, save_model
+from justenough.subjects.repair_statistics import Feed
 
 Array = NDArray[Any]
 CALIBRATION_ROWS = 256
-SENSITIVITY_ROWS = 256
-SENSITIVITY_S = 20.0
-SWEPT_AT_ONCE = 16
 NNCF_ROWS = 32
 Progress = Callable[[str, float], None]
 
@@ -132,8 +137,8 @@ class Workbench:
         sizes = dict(zip(got.pop("sized").tolist(), got.pop("sizes").tolist(), strict=True))
         return measure.Calibration(Ranges.from_arrays(got), sizes)
 
-    def file(self, variant: Variant) -> Path:
-        """The file of `variant`, built when it is not there yet."""
+    def file(self, variant: Variant, mended: Mended | None = None) -> Path:
+        """The file of `variant`, built when it is not there yet, from `mended` if known."""
         if variant.runtime.name == "ncnn":
             return self._ncnn
         if not variant.picks and not variant.repairs:
@@ -145,9 +150,22 @@ class Workbench:
                 self._write_nncf(variant, path)
             else:
                 part = path.with_suffix(".part")
-                write_variant(self.model, self.sites, variant, self.calibrated.ranges, part)
+                (mended or self.mended(variant)).write(self.sites, variant, part)
                 part.replace(path)
         return path
+
+    def mended(self, variant: Variant) -> Mended:
+        """What the file of `variant` is written from: the model with its repairs."""
+        found = Mended(self.model, self.calibrated.ranges, {})
+        for name in variant.repairs:
+            found = found.repaired(name, self.sites, variant, self.feed)
+        return found
+
+    @cached_property
+    def feed(self) -> Feed:
+        """Calibration rows, as repairs read them."""
+        rows = measure.rows_of(self.calibration.cases.inputs, CALIBRATION_ROWS)
+        return Feed(rows, self.batch, self.threads)
 
     def _write_nncf(self, variant: Variant, path: Path) -> None:
         from justenough.subjects.openvino_variants import write_excluding
@@ -192,7 +210,7 @@ class Workbench:
     def answer_all(self, variants: Sequence[Variant]) -> dict[str, str]:
         """Run the search rows through variants side by side; why, by key, where one failed."""
         jobs = [
-            self._job(key(v), self.file(v), v.runtime, self.search.cases.inputs)
+            self.job(key(v), self.file(v), v.runtime, self.search.cases.inputs)
             for v in {key(v): v for v in variants}.values()
             if self.store.get(f"search/{key(v)}") is None
         ]
@@ -216,12 +234,13 @@ class Workbench:
         if variant.runtime.name == "onnxruntime":
             return
         rows = next(measure.batches(self.search.cases.inputs, self.batch))
-        job = self._job(key(variant), self.file(variant), variant.runtime, rows)
+        job = self.job(key(variant), self.file(variant), variant.runtime, rows)
         for _, got in self.workers.map([job]):
             if isinstance(got, Failed):
                 raise InputError(f"{variant.runtime} {got.kind}: {got.message}")
 
-    def _job(self, name: str, path: Path, runtime: Runtime, inputs: Mapping[str, Column]) -> Job:
+    def job(self, name: str, path: Path, runtime: Runtime, inputs: Mapping[str, Column]) -> Job:
+        """Running a file on rows, as a job for the workers."""
         local = self.goal.workers
         each = int(local) if local.isdigit() else (os.cpu_count() or 1)
         at_once = max(1, (os.cpu_count() or 1) // self.threads // max(each, 1))
@@ -294,98 +313,52 @@ class Workbench:
         allowed = min(max(1 - bound, 1e-4), 0.1)
         return deferral_for(self.margins, m, 0.25 * allowed / self.rows_per_unit)
 
-    def sensitivity(self, calibration: str) -> dict[str, Any]:
-        """Noise power of each site in int8, and how it was measured."""
-
-        def run() -> dict[str, Any]:
-            ranges = Ranges({"minmax": self.calibrated.ranges.table[calibration]})
-            per_row = self.store.get("reference/seconds") or 0.0
-            most = int(np.clip(SENSITIVITY_S / max(8 * per_row, 1e-9), 64, SENSITIVITY_ROWS))
-            rows = measure.rows_of(self.search.cases.inputs, most)
-            n = len(next(iter(rows.values())))
-            noise, method, passed = self._gradient_noise(ranges, rows)
-            if noise is None:
-                noise, method = (
-                    self._single_site_noise(ranges, rows),
-                    "single-site sessions" + method,
-                )
-                passed = n * (len(self.sites) + 1)
-            self.spent("sensitivity", passed)
-            return {"noise": noise, "method": method, "rows": n}
-
-        got: dict[str, Any] = self.store.once("sensitivity", run)
-        return got
-
-    def _single_site_noise(self, ranges: Ranges, rows: Mapping[str, Array]) -> dict[str, float]:
-        """Per site, the mean squared change of the score when it alone runs in int8.
-
-        Each is a real file in the real runtime: a gated graph would break its fusions and run
-        slower than the graph that it stands for.
-        """
-        self.workers.share(*rows.values())
-        exact = self.raw_score(self.reference.run(rows))
-        out: dict[str, float] = {}
-        for start in range(0, len(self.sites), SWEPT_AT_ONCE):
-            jobs: list[Job] = []
-            with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-                for site in self.sites[start : start + SWEPT_AT_ONCE]:
-                    path = Path(folder) / f"{len(jobs)}.onnx"
-                    variant = Variant.of({site.name: "int8"})
-                    write_variant(self.model, self.sites, variant, ranges, path)
-                    jobs.append(self._job(site.name, path, ONNXRUNTIME, rows))
-            for name, got in self.workers.map(jobs):
-                if isinstance(got, Failed):
-                    raise InputError(f"site {name!r} in int8 {got.kind}: {got.message}")
-                change = (self.raw_score(got) - exact).reshape(len(exact), -1)
-                out[name] = float((change**2).sum(1).mean())
-                self.progress("sensitivity", len(out) / len(self.sites))
-        return {s.name: out[s.name] for s in self.sites}
-
-    def _gradient_noise(
-        self, ranges: Ranges, rows: Mapping[str, Array]
-    ) -> tuple[dict[str, float] | None, str, float]:
-        """Gradients where torch is present and knows every operator; else why not."""
-        if importlib.util.find_spec("torch") is None:
-            return None, "", 0
-        from justenough.subjects.gradient import site_noise
-        from justenough.subjects.torch_graph import UnsupportedOperator
-
-        output = self.gate.output if self.gate else self.contract.clauses[0].output
-        start = time.perf_counter()
-        try:
-            found = site_noise(
-                self.model, self.sites, ranges.table["minmax"], rows, self.gate,
-                output or self.reference.output_names[0], threads=os.cpu_count() or 1,
-                rng=np.random.default_rng(0),
-            )  # fmt: skip
-        except (UnsupportedOperator, InputError) as e:  # the latter: an output without floats
-            return None, f" ({e})", 0
-        spent = time.perf_counter() - start
-        per_row = self.store.get("reference/seconds")
-        return dict(found.power), "gradients", spent / per_row if per_row else found.rows_passed
-
     @cached_property
     def objective(self) -> Objective | None:
         """What is made small; None for seconds measured here."""
         if self.goal.minimise == "latency" and self.goal.target == THIS_MACHINE:
             return None
         layers = measure.layers_of(self.model, self.sites)
-        return Objective(self.goal, layers, self.batch, self.reference.path.stat().st_size)
+        return Objective(self.goal, layers, self.batch, file_bytes(self.reference.path))
+
+    @cached_property
+    def local(self) -> dict[str, tuple[str, ...]]:
+        """Local choices of ONNX Runtime that are open at each site."""
+        found = local_choices(self.model, self.sites)
+        # What int8-dynamic says of a row depends on the rows beside it. In calls of more than
+        # one a certificate would hold for that company only, which nobody can keep.
+        out = ROWS_COUPLED if self.batch > 1 else frozenset()
+        return {s: tuple(c.name for c in cs if c.name not in out) for s, cs in found.items()}
 
     def choices(self, site: Site) -> tuple[str, ...]:
-        """Names of the choices that can be had at a site, the exact one first."""
-        return tuple(c.name for c in site.choices)
+        """Names of the choices that can be had at a site in ONNX Runtime, the exact one first."""
+        return (*(c.name for c in site.choices), *self.local[site.name])
+
+    @cached_property
+    def worthwhile(self) -> dict[str, tuple[str, ...]]:
+        """Local choices that the objective may gain by, and those that are pinned, by site."""
+        pins = dict(self.goal.pins)
+        if self.objective is None:
+            faster = {(c.site, c.choice) for c in self.cost_table.local if c.change_s < 0}
+        else:
+            known = self.objective.runs(ONNXRUNTIME)
+            faster = {(s, c) for s, cs in self.local.items() for c in cs if c in known}
+        return {
+            s: tuple(c for c in cs if (s, c) in faster or pins.get(s) == c)
+            for s, cs in self.local.items()
+        }
 
     def program(self, family: Family) -> Program:
         """The program of a family, from what its sites cost at the target's batch and threads."""
+        full = family.form == "full"
         if self.objective is not None:
             return self.objective.program(
-                {s.name: self.choices(s)[1:] for s in self.sites},
-                {s.name: s.size for s in self.sites},
-            )
-        inputs = next(measure.batches(self.search.cases.inputs, self.batch))
-        if family.form == "full":
-            return build_program(self._cost_table(inputs))
+                {s.name: (INT8.name, *(self.worthwhile[s.name] if full else ()))
+                 for s in self.sites},
+                self._stored,
+            )  # fmt: skip
+        if full:
+            return build_program(self.cost_table)
 
         def run() -> dict[str, Any]:
             from justenough.subjects.openvino_variants import seconds_by_site
@@ -395,16 +368,34 @@ class Workbench:
             files = {"float": self.prepared, "int8": self.file(everything)}
             got: dict[str, Any] = {
                 name: seconds_by_site(
-                    path, self.sites, inputs,
+                    path, self.sites, self.one_batch,
                     threads=self.threads, precision=family.runtime.precision,
                 )
                 for name, path in files.items()
             }  # fmt: skip
-            self.spent(f"profile/{family.name}", 8 * len(next(iter(inputs.values()))))
+            self.spent(f"profile/{family.name}", 8 * self.batch)
             return got
 
         got = self.store.once(f"profile/{family.name}", run)
         return site_program(got["float"], got["int8"], sum(got["float"].values()))
+
+    def _stored(self, site: str, choice: str) -> int:
+        """Bytes of the weight of a site under a choice."""
+        shape = self._shapes[site]
+        if shape is None:
+            return 0
+        if choice != INT8.name:
+            return stored_bytes(shape, choice)
+        return int(np.prod(shape, dtype=np.int64)) + 5 * shape[0]  # a scale and a zero a channel
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...] | None]:
+        return {s.name: weight_shape(self.model, s) for s in self.sites}
+
+    @property
+    def one_batch(self) -> dict[str, Array]:
+        """Rows of one call."""
+        return next(measure.batches(self.search.cases.inputs, self.batch))
 
     def everything(self, family: Family) -> Variant:
         """The boldest variant of a family: int8 at every site that is not pinned."""
@@ -413,13 +404,25 @@ class Workbench:
         best = self.store.get("calibrations")["best"] if family.form != "plain" else "minmax"
         return family.variant({} if family.form == "plain" else picks, best)
 
-    def _cost_table(self, inputs: Mapping[str, Array]) -> CostTable:
+    @cached_property
+    def cost_table(self) -> CostTable:
+        """Seconds per call of nodes, conversions and local choices in ONNX Runtime."""
+        # 16-bit weights are widened when the file loads, and a Conv's are too: they run as fp32.
+        computed = {s.name for s in self.sites if s.op in LINEAR}
+        by_choice: dict[str, list[str]] = {}
+        for site, open_here in self.local.items():
+            for c in open_here:
+                if FORMS[c].integer and site in computed:
+                    by_choice.setdefault(c, []).append(site)
+
         def run() -> dict[str, Any]:
             self.progress("profile", 0.0)
             table = measure.cost_table(
-                self.model, self.sites, self.calibrated, inputs, threads=self.threads
-            )
-            self.spent("profile", 3 * measure.PROFILED_RUNS * len(next(iter(inputs.values()))))
+                self.model, self.sites, self.calibrated, self.one_batch,
+                threads=self.threads, local=by_choice,
+            )  # fmt: skip
+            files = 3 + len(by_choice)
+            self.spent("profile", files * measure.PROFILED_RUNS * self.batch)
             return {
                 "units": [(u.name, u.site, u.parents, u.fp32_s, u.int8_s) for u in table.units],
                 "edges": [
@@ -427,13 +430,19 @@ class Workbench:
                     for e in table.edges
                 ],
                 "fp32_s": table.fp32_s,
+                "local": [(c.site, c.choice, c.change_s) for c in table.local],
             }
 
         got = self.store.once("profile", run)
+        local = [Local(s, c, change) for s, c, change in got["local"]]
+        seen = {(c.site, c.choice) for c in local}
+        local += [Local(s, c, 0.0) for s, c in self.goal.pins
+                  if c in self.local.get(s, ()) and (s, c) not in seen]  # fmt: skip
         return CostTable(
             tuple(Unit(n, s, tuple(p), f, q) for n, s, p, f, q in got["units"]),
             tuple(Edge(p, tuple(c), q, d, f) for p, c, q, d, f in got["edges"]),
             got["fp32_s"],
+            tuple(local),
         )
 
 

@@ -4,30 +4,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-import onnx
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
 from justenough.core.rows import Column
 from justenough.core.subject import Runtime
 from justenough.errors import InputError
-from justenough.subjects import ncnn_files
-from justenough.subjects.onnx_model import Array, OnnxModel, _tensors
-
-
-def weights_beside(path: Path) -> tuple[Path, ...]:
-    """Files beside a model file that hold its weights, in name order.
-
-    An ONNX file names them itself: exporters write `model.onnx.data`, `model.onnx_data` and
-    names of their own.
-    """
-    if path.suffix == ".param":
-        return ncnn_files.files_of(path)[1:]
-    if path.suffix == ".xml":
-        bare = path.with_suffix(".bin")
-        return (bare,) if bare.is_file() else ()
-    model = onnx.load(str(path), format="protobuf", load_external_data=False)
-    names = {ExternalDataInfo(t).location for t in _tensors(model) if uses_external_data(t)}
-    return tuple(path.parent / n for n in sorted(names))
+from justenough.subjects.onnx_model import Array, OnnxModel, weights_beside
 
 
 def files_of(path: Path) -> dict[str, bytes]:

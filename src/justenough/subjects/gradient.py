@@ -5,7 +5,7 @@ passes therefore say for every site at once what would take a real int8 file for
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from justenough.core.gate import Gate
-from justenough.core.subject import Site
+from justenough.core.subject import INT8, Site
 from justenough.errors import InputError
 from justenough.formats.affine import quantize_affine
 from justenough.subjects import quantize
+from justenough.subjects.gradient_weights import Stored, stored
 from justenough.subjects.onnx_model import types_of
 from justenough.subjects.torch_graph import Node, TorchGraph, torch_graph
 
@@ -41,10 +42,12 @@ class SiteNoise:
             squared unit of the output.
         rows_passed: Rows times passes through the net: forward, each backward, and one more
             forward for the rounded weights.
+        local: The same as `power` for each local choice that was asked for, by choice and site.
     """
 
     power: dict[str, float]
     rows_passed: int
+    local: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -213,12 +216,16 @@ def site_noise(  # noqa: PLR0913  (a measurement has this many sides)
     gate: Gate | None,
     output: str,
     *,
+    choices: Mapping[str, Sequence[str]] = {},
     batch: int = 16,
     probes: int = 4,
     threads: int | None = None,
     rng: np.random.Generator,
 ) -> SiteNoise:
     """Mean squared change of the score by int8 at each site alone, to first order.
+
+    Local choices cost little more: the change by a weight's error is its product with the
+    gradient of the weight, which is the same for all of them.
 
     With a gate the score is its margin for the reference's own decision: one backward pass.
     Without one, `probes` random signs v on the values of `output` are the scores: with d the
@@ -232,6 +239,7 @@ def site_noise(  # noqa: PLR0913  (a measurement has this many sides)
         inputs: Arrays by input name, each (n, ...), a row per case.
         gate: Whose margin is the score; its threshold does not matter.
         output: Name of the float output that is scored where there is no gate.
+        choices: Local choices by site whose noise is wanted too, all of them open there.
         batch: Rows held at once; a batch size fixed in the graph overrides it.
         probes: Backward passes for each batch without a gate.
         threads: Threads to use; None leaves PyTorch's setting.
@@ -251,19 +259,31 @@ def site_noise(  # noqa: PLR0913  (a measurement has this many sides)
     if scored not in graph.outputs:
         raise InputError(f"no output {scored!r}; the model has: {', '.join(graph.outputs)}")
     plan = _Plan(model, graph, ranges)
-    passes = _Passes(graph, {s.name: plan.island(s) for s in sites}, scored, gate, probes, rng)
+    passes = _Passes(
+        graph,
+        {s.name: plan.island(s) for s in sites},
+        {
+            s.name: stored(graph, plan.initializers, s, choices[s.name])
+            for s in sites
+            if choices.get(s.name)
+        },
+        scored, gate, probes, rng,
+    )  # fmt: skip
     fixed = _fixed_batch(model)
     mixed = max(fixed, min(batch, rows)) > 1 and passes.mix_rows(inputs, fixed or 2)
     step = 1 if mixed else fixed or batch
-    total = dict.fromkeys(passes.islands, 0.0)
+    total: dict[tuple[str, str], float] = {}
     passed = 0
     for start in range(0, rows, step):
         n = min(step, rows - start)
         at = np.minimum(np.arange(start, start + (fixed or n)), start + n - 1)
-        for name, power in passes.power({k: v[at] for k, v in inputs.items()}, n, mixed).items():
-            total[name] += power
+        for pick, power in passes.power({k: v[at] for k, v in inputs.items()}, n, mixed).items():
+            total[pick] = total.get(pick, 0.0) + power
         passed += len(at) * (2 + (1 if gate else probes))
-    return SiteNoise({name: power / rows for name, power in total.items()}, passed)
+    by_choice: dict[str, dict[str, float]] = {}
+    for (site, choice), power in total.items():
+        by_choice.setdefault(choice, {})[site] = power / rows
+    return SiteNoise(by_choice.pop(INT8.name, {}), passed, by_choice)
 
 
 def _fixed_batch(model: onnx.ModelProto) -> int:
@@ -280,6 +300,7 @@ class _Passes:
     Attributes:
         graph: The model.
         islands: What int8 changes, by site name.
+        stored: What local choices change, by site name.
         scored: Name of the output that is scored.
         gate: Its margin is the score; without it `probes` random sums of the output are.
         probes: Number of those sums.
@@ -288,10 +309,20 @@ class _Passes:
 
     graph: TorchGraph
     islands: Mapping[str, _Island]
+    stored: Mapping[str, Stored]
     scored: str
     gate: Gate | None
     probes: int
     rng: np.random.Generator
+
+    @property
+    def _parts(self) -> list[_Island | Stored]:
+        return [*self.islands.values(), *self.stored.values()]
+
+    @property
+    def _changed(self) -> set[str]:
+        """Tensors whose gradients are read."""
+        return {t for x in self._parts for t in x.changed}
 
     def mix_rows(self, inputs: Mapping[str, Array], size: int) -> bool:
         """Whether some tensor is not the rows' own parts one after another along axis 0.
@@ -299,7 +330,8 @@ class _Passes:
         Looks whether the first of `size` parts stays the same when the other rows change.
         """
         rows = np.minimum(np.arange(size), len(next(iter(inputs.values()))) - 1)
-        names = {t for i in self.islands.values() for t in i.changed}
+        names = self._changed
+        names |= {n.inputs[0] for x in self.stored.values() if x.product for n in x.nodes}
         one, two = (
             self.graph.run({k: _tensor(v[at]) for k, v in inputs.items()}, keep=names)
             for at in (rows, 0 * rows)
@@ -313,17 +345,20 @@ class _Passes:
                 return True
         return not rows.any() and size > 1
 
-    def power(self, part: Mapping[str, Array], n: int, mixed: bool) -> dict[str, float]:
-        """By site, the squared change summed over the first `n` rows of `part`.
+    def power(
+        self, part: Mapping[str, Array], n: int, mixed: bool
+    ) -> dict[tuple[str, str], float]:
+        """By site and choice, the squared change summed over the first `n` rows of `part`.
 
         Where tensors mix rows, n is 1 and only the score of the first row is differentiated:
         whatever the gradient then reaches belongs to that row.
         """
-        needed = {t for i in self.islands.values() for t in i.needed}
+        needed = {t for x in self._parts for t in x.needed}
         inputs = {k: _tensor(v) for k, v in part.items()}
         values = self.graph.run(inputs, keep=needed, watch=True)
         gradients = self._gradients(values, n)
         values = {t: x.detach() for t, x in values.items()}
+        rows = 1 if mixed else len(next(iter(inputs.values())))
         out = {}
         with torch.no_grad():
             for name, island in self.islands.items():
@@ -332,9 +367,15 @@ class _Passes:
                     for k, gradient in enumerate(gradients):
                         if gradient.get(t) is not None:
                             product = gradient[t] * error
-                            rows = 1 if mixed else len(next(iter(inputs.values())))
                             change[k] += product.reshape(rows, -1).sum(1)[:n]
-                out[name] = float(change.double().square().sum()) / max(len(gradients), 1)
+                power = float(change.double().square().sum()) / max(len(gradients), 1)
+                out[name, INT8.name] = power
+            for name, site in self.stored.items():
+                power_of = torch.zeros(len(site.choices), dtype=torch.float64)
+                for gradient in gradients:
+                    found = site.changes(values, gradient, rows)[:, :n]
+                    power_of += found.double().square().sum(1) / len(gradients)
+                out |= {(name, c): p for c, p in zip(site.choices, power_of.tolist(), strict=True)}
         return out
 
     def _gradients(self, values: Mapping[str, Tensor], n: int) -> list[dict[str, Tensor]]:
@@ -342,8 +383,7 @@ class _Passes:
         y = values[self.scored]
         if not y.is_floating_point():
             raise InputError(f"output {self.scored!r} holds {y.dtype}; a gradient needs floats")
-        changed = {t for i in self.islands.values() for t in i.changed}
-        names = [t for t in changed if values[t].requires_grad]
+        names = [t for t in self._changed if values[t].requires_grad]
         scores = self._scores(y) if y.requires_grad else []
         out = []
         for k, score in enumerate(scores):

@@ -30,6 +30,7 @@ from onnx import helper, numpy_helper
 
 from justenough.core.subject import FP32, INT8, Choice, Site
 from justenough.errors import InputError
+from justenough.formats.floats import BF16
 from justenough.formats.packing import packed_size
 from justenough.subjects import local_nodes
 from justenough.subjects.local_nodes import attribute, rows_of_weight, transposed
@@ -139,6 +140,25 @@ def round_choice(weight: Array, choice: str, op: str = "MatMul") -> BlockCodes:
         parts.append((grid.nearest(rows).astype(np.uint8), grid.scale[:, ::block], zero))
     codes, scales, zeros = (np.concatenate(p) for p in zip(*parts, strict=True))
     return BlockCodes(codes, scales, zeros)
+
+
+def rounded_weight(weight: Array, choice: str, op: str = "MatMul") -> Array:
+    """The weight (out, in), float32, that a choice computes with; as `round_choice` takes it.
+
+    >>> rounded_weight(np.array([[1.0, 1e-3, -1.0]], np.float32), "int8-dynamic").tolist()
+    [[1.0, 0.0, -1.0]]
+    """
+    form = _form(choice)
+    if not form.integer:
+        half = choice.startswith("fp16")
+        return (
+            weight.astype(np.float16).astype(np.float32)
+            if half
+            else np.asarray(BF16.round(weight))
+        )
+    whole = form.way == "dynamic" or op == "Conv"
+    block = weight.shape[1] if whole else block_of(choice, weight.shape[1])
+    return round_choice(weight, choice, op).values(max(block, 1))
 
 
 def stored_bytes(shape: Sequence[int], choice: str) -> int:

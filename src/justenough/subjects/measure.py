@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from justenough.core.rows import Column
 from justenough.core.subject import INT8, Site, Variant
 from justenough.cost.roofline import Layer
-from justenough.cost.table import CostTable, Edge, Unit
+from justenough.cost.table import CostTable, Edge, Local, Unit
+from justenough.subjects.local_choices import apply_local
 from justenough.subjects.onnx_model import initializer_names, shapes_of
 from justenough.subjects.quantize import (
     FLOAT_OUTPUT,
@@ -33,8 +35,11 @@ from justenough.subjects.sessions import session
 
 Array = NDArray[Any]
 Inputs = Mapping[str, Column]
-SAMPLED_PER_BATCH = 8192
+SAMPLED_PER_ROW = 256
+CALIBRATION_BYTES = 2**28
 PROFILED_RUNS = 12
+# A profile of a local choice ends after so many seconds, and not before so many runs.
+LOCAL_S, LEAST_RUNS = 1.0, 4
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,36 @@ def rows_of(inputs: Inputs, at_most: int) -> dict[str, Array]:
     return {k: v[pick] for k, v in inputs.items()}
 
 
+def fixed_batch(model: onnx.ModelProto) -> bool:
+    """Whether the batch size of `model` is baked in."""
+    held = initializer_names(model.graph)
+    shapes = [i.type.tensor_type.shape.dim for i in model.graph.input if i.name not in held]
+    return any(d[0].HasField("dim_value") for d in shapes if d)
+
+
+def rows_within(values_per_row: float, most_bytes: float, most: int) -> int:
+    """Rows whose float32 values fit into `most_bytes`, 1 to `most`.
+
+    >>> rows_within(1000, 8000, 32), rows_within(1e9, 8000, 32)
+    (2, 1)
+    """
+    return int(min(max(most_bytes / (4 * max(values_per_row, 1.0)), 1), most))
+
+
+def _calls(
+    inputs: Inputs, batch: int, fixed: bool, sizes: Mapping[str, float]
+) -> Iterator[dict[str, Array]]:
+    """Calls that hold no more values than they may, once one row has said how many it has."""
+    if fixed:
+        yield from batches(inputs, batch)
+        return
+    n, start = len(next(iter(inputs.values()))), 0
+    while start < n:
+        step = rows_within(sum(sizes.values()), CALIBRATION_BYTES, batch) if sizes else 1
+        yield {k: np.asarray(v[start : start + step]) for k, v in inputs.items()}
+        start += step
+
+
 def calibrate(
     model: onnx.ModelProto, sites: Sequence[Site], inputs: Inputs, *, batch: int, threads: int
 ) -> Calibration:
@@ -95,15 +130,16 @@ def calibrate(
     rng = np.random.default_rng(0)
     with scratch(with_outputs(model, tensors)) as path:
         run = session(path, threads=threads)
-        for rows in batches(inputs, batch):
+        for rows in _calls(inputs, batch, fixed_batch(model), sizes):
             values = run.run(tensors, dict(rows))
+            n = len(next(iter(rows.values())))
             for name, value in zip(tensors, values, strict=True):
                 low[name] = min(low[name], float(value.min(initial=0)))
                 high[name] = max(high[name], float(value.max(initial=0)))
                 flat = value.ravel()
                 # At random: an even stride can fall on the same pixel of every image.
-                kept[name].append(flat[rng.integers(0, max(len(flat), 1), SAMPLED_PER_BATCH)])
-                sizes[name] = value.size / max(len(next(iter(rows.values()))), 1)
+                kept[name].append(flat[rng.integers(0, max(len(flat), 1), n * SAMPLED_PER_ROW)])
+                sizes[name] = value.size / max(n, 1)
     samples = {t: (low[t], high[t], np.concatenate(kept[t])) for t in tensors}
     return Calibration(find_ranges(samples), sizes)
 
@@ -121,7 +157,14 @@ _CONVERSION = ("QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOut
 _SUFFIX = re.compile(r"(_nchwc|_token_\d+|/duplicated|/\w+Fusion/?)$")
 
 
-def profile(path: Path, nodes: Mapping[str, str], inputs: Inputs, *, threads: int) -> Profile:
+def profile(
+    path: Path,
+    nodes: Mapping[str, str],
+    inputs: Inputs,
+    *,
+    threads: int,
+    seconds: float = np.inf,
+) -> Profile:
     """Median kernel times of the file at `path`.
 
     Args:
@@ -130,14 +173,19 @@ def profile(path: Path, nodes: Mapping[str, str], inputs: Inputs, *, threads: in
         threads: Threads of the session.
         nodes: Node name of every node name and output tensor name of the graph as written:
             the runtime names a fused kernel after one or the other.
+        seconds: Time after which no further run begins.
     """
     with tempfile.TemporaryDirectory() as folder:
         o = ort.SessionOptions()
         o.intra_op_num_threads, o.inter_op_num_threads, o.log_severity_level = threads, 1, 4
         o.enable_profiling, o.profile_file_prefix = True, str(Path(folder) / "profile")
         run = ort.InferenceSession(str(path), o, providers=["CPUExecutionProvider"])
-        for _ in range(PROFILED_RUNS):
+        runs, start = 0, time.perf_counter()
+        while runs < PROFILED_RUNS and (
+            runs < LEAST_RUNS or time.perf_counter() - start < seconds
+        ):
             run.run(None, dict(inputs))
+            runs += 1
         events = json.loads(Path(run.end_profiling()).read_text())
     seen: dict[str, list[float]] = defaultdict(list)
     ops: dict[str, str] = {}
@@ -150,16 +198,16 @@ def profile(path: Path, nodes: Mapping[str, str], inputs: Inputs, *, threads: in
     conversions = 0.0
     for name, times in seen.items():
         # Every kernel runs once a call; the first calls warm up.
-        seconds = float(np.median(times[2:] or times)) * round(len(times) / PROFILED_RUNS)
+        each = float(np.median(times[2:] or times)) * round(len(times) / runs)
         plain = name
         while plain not in nodes and _SUFFIX.search(plain):
             plain = _SUFFIX.sub("", plain)
         if plain in nodes:
-            by_node[nodes[plain]] += seconds
+            by_node[nodes[plain]] += each
         elif ops[name] in _CONVERSION:
-            conversions += seconds
+            conversions += each
         else:
-            by_node[name] += seconds
+            by_node[name] += each
     return Profile(dict(by_node), conversions, sum(by_node.values()) + conversions)
 
 
@@ -170,10 +218,12 @@ def cost_table(
     inputs: Inputs,
     *,
     threads: int,
+    local: Mapping[str, Sequence[str]] = {},
 ) -> CostTable:
     """Profile the model in float32, in int8, and with every other site in int8.
 
-    The third file tells what converting a value costs here, reorders included.
+    The third file tells what converting a value costs here, reorders included. Each local
+    choice has a file of its own, with every site in it that is asked for.
 
     Args:
         model: Prepared graph.
@@ -181,6 +231,7 @@ def cost_table(
         calibration: Ranges and sizes of its tensors.
         inputs: One batch, of the size to optimise for.
         threads: Threads to optimise for.
+        local: Sites by local choice, all open there, whose costs are wanted too.
     """
     names = {n.name: n.name for n in model.graph.node}
     nodes = {**{t: n.name for n in model.graph.node for t in n.output}, **names}
@@ -194,6 +245,13 @@ def cost_table(
             else:
                 write_variant(model, sites, all_int8(chosen), calibration.ranges, path)
             got[key] = profile(path, nodes, inputs, threads=threads)
+    changes = [
+        Local(site, choice, change)
+        for choice, at_sites in local.items()
+        for site, change in _local_changes(
+            model, [s for s in sites if s.name in at_sites], choice, got["fp32"], inputs, threads
+        ).items()
+    ]
     edges = tensor_edges(model, sites)
     rows = len(next(iter(inputs.values())))
     values = {e.tensor: rows * calibration.sizes.get(e.tensor, 0.0) for e in edges}
@@ -212,7 +270,53 @@ def cost_table(
         )
         for e in edges
     )
-    return CostTable(units, table, got["fp32"].total)
+    return CostTable(units, table, got["fp32"].total, tuple(changes))
+
+
+def _local_changes(
+    model: onnx.ModelProto,
+    sites: Sequence[Site],
+    choice: str,
+    exact: Profile,
+    inputs: Inputs,
+    threads: int,
+) -> dict[str, float]:
+    """Seconds per call that `choice` adds to each of `sites`."""
+    written = apply_local(model, sites, {s.name: choice for s in sites})
+    owner = owners(model, written)
+    nodes = {**owner, **{t: owner[n.name] for n in written.graph.node for t in n.output}}
+    with scratch(written) as path:
+        got = profile(path, nodes, inputs, threads=threads, seconds=LOCAL_S)
+    readers = {t: n for n in model.graph.node for t in n.input}
+    made = {n.name: n.output[0] for n in model.graph.node}
+    out = {}
+    for site in sites:
+        out[site.name] = sum(got.by_node.get(n, 0.0) - exact.by_node.get(n, 0.0)
+                             for n in site.nodes)  # fmt: skip
+        for name in site.nodes:
+            # What was part of the product's kernel in float32, such as a bias, may be on its own.
+            after = readers.get(made[name])
+            while after is not None and after.name not in exact.by_node:
+                out[site.name] += got.by_node.get(after.name, 0.0)
+                after = readers.get(after.output[0])
+    return out
+
+
+def owners(model: onnx.ModelProto, written: onnx.ModelProto) -> dict[str, str]:
+    """For each node that `apply_local` wrote, the node of `model` for which it stands.
+
+    What stands for a node comes in its place, and ends with what makes its result.
+    """
+    made = {t: n.name for n in model.graph.node for t in n.output if t}
+    out: dict[str, str] = {}
+    waiting: list[str] = []
+    for node in written.graph.node:
+        waiting.append(node.name)
+        whose = next((made[t] for t in node.output if t in made), None)
+        if whose is not None:
+            out |= dict.fromkeys(waiting, whose)
+            waiting = []
+    return out
 
 
 def all_int8(sites: Sequence[Site]) -> Variant:

@@ -20,7 +20,7 @@ from justenough.core.cases import Cases
 from justenough.core.rows import Column, converted
 from justenough.core.subject import ONNXRUNTIME, Runtime, Site
 from justenough.errors import InputError
-from justenough.subjects.ncnn_files import ncnn_sha256
+from justenough.subjects.ncnn_files import files_of, ncnn_sha256
 from justenough.subjects.sessions import Session, first_line, open_session
 
 Array = NDArray[Any]
@@ -126,22 +126,37 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
     tensor.data_location = onnx.TensorProto.DEFAULT
 
 
+def weights_beside(path: Path) -> tuple[Path, ...]:
+    """Files beside a model file that it cannot run without, in name order.
+
+    An ONNX file names them itself: exporters write `model.onnx.data`, `model.onnx_data` and
+    names of their own.
+    """
+    if path.suffix == ".param":
+        return files_of(path)[1:]
+    if path.suffix == ".xml":
+        bare = path.with_suffix(".bin")
+        return (bare,) if bare.is_file() else ()
+    model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    names = {ExternalDataInfo(t).location for t in _tensors(model) if uses_external_data(t)}
+    return tuple(path.parent / n for n in sorted(names))
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a model file and of the weights beside it, in name order."""
     if path.suffix == ".param":
         return ncnn_sha256(path)
     h = hashlib.sha256(path.read_bytes())
-    if path.suffix == ".onnx":
-        model = onnx.load(str(path), format="protobuf", load_external_data=False)
-        names = {ExternalDataInfo(t).location for t in _tensors(model) if uses_external_data(t)}
-    else:
-        beside = path.with_suffix(".bin")
-        names = {beside.name} if beside.is_file() else set()
-    for name in sorted(names):
-        with (path.parent / name).open("rb") as f:
+    for file in weights_beside(path):
+        with file.open("rb") as f:
             while block := f.read(1 << 20):
                 h.update(block)
     return h.hexdigest()
+
+
+def file_bytes(path: Path) -> int:
+    """Bytes of a model file with the weights beside it."""
+    return sum(p.stat().st_size for p in (path, *weights_beside(path)))
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,11 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from justenough.core.subject import Site, Variant
+from justenough.core.subject import FP32, INT8, Site, Variant
 from justenough.errors import InputError
+from justenough.subjects.local_choices import apply_local
 from justenough.subjects.onnx_model import SITE_OPS, initializer_names, types_of
+from justenough.transforms.gptq import BlockCodes
 
 Array = NDArray[Any]
 CALIBRATIONS = ("minmax", "percentile", "mse")
@@ -170,13 +172,26 @@ def write_variant(
     variant: Variant,
     ranges: Ranges,
     path: Path,
+    rounding: Mapping[str, BlockCodes] | None = None,
 ) -> None:
     """Write `variant` of a prepared model as an ONNX file.
 
     The form `inputs` rounds what chosen sites read and nothing else, for OpenVINO. The last
-    output stays float: 256 levels of a score tie, and ties defer cases for nothing.
+    output stays float: 256 levels of a score tie, and ties defer cases for nothing. Local
+    choices come first, so that static int8 sees their nodes as what they are: floats outside.
+
+    Args:
+        model: Prepared graph.
+        sites: Its sites.
+        variant: Choices, calibration and form.
+        ranges: Calibrated ranges of `model`.
+        path: Where to.
+        rounding: Codes of weights by site, as `apply_local` takes them.
     """
     sites = tuple(sites)
+    local = {s: c for s, c in variant.picks if c not in (FP32.name, INT8.name)}
+    if local:
+        model = apply_local(model, sites, local, rounding)
     extra: dict[str, Any] = {}
     if variant.form == "inputs":
         picked = set(variant.sites("int8"))
@@ -191,7 +206,7 @@ def write_variant(
         for t, (lo, hi) in ranges.table[variant.calibration].items()
     }
     quantizer = QDQQuantizer(
-        copy.deepcopy(model),
+        model if local else copy.deepcopy(model),
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,

@@ -121,6 +121,7 @@ def test_bytes_of_each_choice() -> None:
         "fp32": (4000, 40), "bf16": (2000, 20), "fp16": (2000, 20), "int8": (1000, 10),
         "int8-dynamic": (1000, 40), "fp16-weight": (2000, 40), "int8-weight": (1000, 40),
         "int4-weight": (500, 40), "int2-weight": (250, 40),
+        "bf16-weight": (2000, 40), "int4-weight-b128": (500, 40),
     }  # fmt: skip
     assert layer.work("fp32", batch=3) == Work(18, 4000, 120)
 

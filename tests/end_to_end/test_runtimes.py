@@ -337,14 +337,8 @@ def test_a_runtime_that_crashes_is_left_out_and_the_run_goes_on(
         (("--workers", "0"), "workers='0' would have to be a number of processes"),
         (("--workers", "many"), "workers='many'"),
         (("--variant", "gone.toml"), "no variant at 'gone.toml'"),
-        pytest.param(
-            ("--pin", "no such site=fp32"), "no such site",
-            marks=pytest.mark.xfail(strict=True, reason="a pin of no site is ignored"),
-        ),
-        pytest.param(
-            ("--pin", "second=int9"), "int9",
-            marks=pytest.mark.xfail(strict=True, reason="a pin of no choice is ignored"),
-        ),
+        (("--pin", "no such site=fp32"), "no such site"),
+        (("--pin", "second=int9"), "int9"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_one_sentence(

@@ -129,7 +129,8 @@ def _by_gradients(
         found = site_noise(
             bench.model, bench.sites, ranges.table["minmax"], rows, bench.gate,
             output or bench.reference.output_names[0], choices=choices,
-            batch=measure.rows_within(held, GRADIENT_BYTES, 16), threads=os.cpu_count() or 1, rng=np.random.default_rng(0),
+            batch=measure.rows_within(held, GRADIENT_BYTES, 16), threads=os.cpu_count() or 1,
+            rng=np.random.default_rng(0),
         )  # fmt: skip
     except (UnsupportedOperator, InputError) as e:  # the latter: an output without floats
         return f" ({e})"

@@ -13,13 +13,14 @@ from justenough.search.chain import (
     MAX_RUNGS,
     DeferralCost,
     Measured,
+    between,
     deferral_for,
     pareto_chain,
     predicted_risk,
     rungs,
     thresholds,
 )
-from justenough.search.program import build_program
+from justenough.search.program import additive_program, build_program
 
 COST = DeferralCost(0.0, 1.0, 1)
 
@@ -152,3 +153,25 @@ def test_no_proposal_where_nothing_is_faster() -> None:
     table = CostTable((Unit("n", "s", (), 1.0, 2.0),), (), 1.0)
     assert pareto_chain(build_program(table), {("s", "int8"): 1.0}) == []
     assert Variant.of({"s": "fp32"}).picks == ()
+
+
+def test_budgets_reach_what_is_careful_however_noisy_the_first_is() -> None:
+    sites = [f"s{k}" for k in range(12)]
+    noise = {(s, c): p for s in sites for c, p in (("two", 1e4), ("four", 1e2), ("eight", 1.0))}
+    change = {(s, c): -x for s in sites for c, x in (("two", 30), ("four", 28), ("eight", 24))}
+    program = additive_program({k: float(v) for k, v in change.items()}, 32.0 * 12)
+    usual = pareto_chain(program, noise, most=5)
+    wide = pareto_chain(program, noise, most=5, careful=6.0)
+    assert usual[0] == wide[0]
+    assert usual[-1].noise > 20 * wide[-1].noise, "3 dB at a time do not get there"
+    assert wide[-1].noise <= 12 * 1.01
+    inside = between(program, noise, 12.0, 1200.0, most=3)
+    assert [12 <= p.noise <= 1200 for p in inside] == [True] * 3
+    assert all(b.noise < a.noise and b.cost > a.cost for a, b in pairwise(inside))
+    assert between(program, noise, 12.0, 12.0, most=3) == []
+
+
+def test_a_pinned_choice_without_noise_ends_the_chain() -> None:
+    program = additive_program({("s", "int8"): -1.0, ("t", "int8"): -1.0}, 4.0)
+    got = pareto_chain(program, {}, pins={"s": "int8"})
+    assert [p.variant.picks for p in got] == [(("s", "int8"),)]

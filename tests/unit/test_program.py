@@ -1,13 +1,14 @@
 """The program finds what trying everything finds."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from justenough.core.subject import INT8, Variant
-from justenough.cost.table import CostTable, Edge, Unit
+from justenough.cost.table import CostTable, Edge, Local, Unit
 from justenough.search.program import build_program
 
 
@@ -81,6 +82,43 @@ def test_solve_equals_trying_everything(seed: int) -> None:
         assert picked in within
         assert seconds == pytest.approx(best, abs=1e-6)
         assert _seconds(table, picked) == pytest.approx(seconds, abs=1e-6)
+
+
+def _mixed_seconds(table: CostTable, picks: Mapping[str, str]) -> float:
+    added = sum(c.change_s for c in table.local if picks.get(c.site) == c.choice)
+    return added + _seconds(table, frozenset(s for s, c in picks.items() if c == INT8.name))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_solve_with_local_choices_equals_trying_everything(seed: int) -> None:
+    """At most one choice a site, and a local one converts nothing at its borders."""
+    rng = np.random.default_rng(seed)
+    table, noise = _random(rng)
+    local = tuple(
+        Local(s, c, float(rng.uniform(-1.5, 0.5))) for s in table.sites for c in ("half", "codes")
+        if rng.random() < 0.7
+    )  # fmt: skip
+    table = replace(table, local=local)
+    power = keyed(noise) | {(c.site, c.choice): float(rng.uniform(0.1, 5)) for c in local}
+    program = build_program(table)
+    ways = [[None, *(c for s, c in program.picks if s == site)] for site in table.sites]
+    everything = [
+        {s: c for s, c in zip(table.sites, chosen, strict=True) if c is not None}
+        for chosen in itertools.product(*ways)
+    ]
+    pinned = local[0]
+    for budget, pins in ((np.inf, {}), (6.0, {}), (2.0, {}), (9.0, {pinned.site: pinned.choice})):
+        within = [
+            p for p in everything
+            if sum(power[x] for x in p.items()) <= budget
+            and all(p.get(s) == c for s, c in pins.items())
+        ]  # fmt: skip
+        best = min(_mixed_seconds(table, p) for p in within)
+        found = program.solve(power, budget, pins=pins)
+        assert found is not None
+        assert dict(found[0].picks) in within
+        assert found[1] == pytest.approx(best, abs=1e-6)
+        assert _mixed_seconds(table, dict(found[0].picks)) == pytest.approx(best, abs=1e-6)
 
 
 def test_excluded_variants_do_not_come_again() -> None:

@@ -39,6 +39,7 @@ def mend(bench: Workbench, variant: Variant, budget_s: float) -> Variant | None:
         known = bench.store.seconds().get(f"search/{key(variant)}", 0.0)
         if known * min(ROWS / bench.search.cases.n, 1.0) > budget_s / 3:
             return {"kept": [], "steps": [], "note": "no time for repairs"}
+        bench.folder.mkdir(exist_ok=True)
         rows = _rows(bench)
         best = Mended(bench.model, bench.calibrated.ranges, {})
         now = _noise(bench, variant, best, rows)

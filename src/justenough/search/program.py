@@ -58,9 +58,12 @@ class Program:
         power = np.zeros(width)
         power[:n] = [noise.get(p, 0.0) for p in self.picks]
         rows, limits = [self.matrix], [self.upper]
+        # What is over the budget alone is no column of the budget's row: coefficients far apart
+        # are what the solver is worst at.
+        over = power > budget
         if np.isfinite(budget):
             scale = max(budget, np.finfo(float).tiny)
-            rows.append(csr_array(power[None] / scale))
+            rows.append(csr_array(np.where(over, 0.0, power)[None] / scale))
             limits.append(np.ones(1))
         for known in exclude:
             picked = np.array([known.at(s) == c for s, c in self.picks])
@@ -74,10 +77,13 @@ class Program:
         for k, (site, choice) in enumerate(self.picks):
             if site in pins:
                 low[k] = high[k] = float(pins[site] == choice)
-            elif (site, choice) not in noise:
+                if low[k] and over[k]:
+                    return None
+            elif (site, choice) not in noise or over[k]:
                 high[k] = 0
+        unit = float(np.abs(self.cost).max(initial=0.0)) or 1.0
         found = milp(
-            self.cost,
+            self.cost / unit,
             constraints=[LinearConstraint(vstack(rows), -np.inf, np.concatenate(limits))],
             integrality=integral,
             bounds=Bounds(low, high),
@@ -86,7 +92,7 @@ class Program:
         if found.x is None:
             return None
         chosen = {s: c for (s, c), on in zip(self.picks, found.x, strict=False) if on > 0.5}
-        return Variant.of(chosen), self.base + float(found.fun)
+        return Variant.of(chosen), self.base + unit * float(found.fun)
 
 
 def additive_program(change: Mapping[tuple[str, str], float], base: float) -> Program:

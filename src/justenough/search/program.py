@@ -55,6 +55,8 @@ class Program:
             pins: Choice by site that is settled; the exact one where no pick has its name.
         """
         width, n = len(self.cost), len(self.picks)
+        if not width:
+            return Variant(), self.base
         power = np.zeros(width)
         power[:n] = [noise.get(p, 0.0) for p in self.picks]
         rows, limits = [self.matrix], [self.upper]

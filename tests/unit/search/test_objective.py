@@ -94,7 +94,9 @@ def test_picks_of_no_known_layer_count_nothing() -> None:
 def test_the_program_predicts_what_the_objective_says(minimise: str, batch: int) -> None:
     found = objective(minimise, "rx580", batch)
     choices = {"heavy": ("int8",), "light": ("int8",)}
-    program = found.program(choices, lambda s, _: {"heavy": 100, "light": 200}[s])
+    program = found.program(
+        choices, lambda s, c: {"heavy": 100, "light": 200}[s] * (1 if c == "int8" else 4)
+    )
     noise = {(s, "int8"): 1.0 for s in choices}
     assert program.base == found.reference
     best = program.solve(noise, 10.0, pins=dict.fromkeys(choices, "int8"))

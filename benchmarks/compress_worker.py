@@ -119,12 +119,13 @@ def ours(bench: Bench, folder: Path, settings: Settings, batch: int) -> dict[str
     )  # fmt: skip
     seconds = time.perf_counter() - start
     s = found.summary
+    spent = s.get("spent", {"steps": {}, "rows": {}, "inferences": 0})
     certifying = sum(
-        t for step, t in s["spent"]["steps"].items()
+        t for step, t in spent["steps"].items()
         if step.startswith(("certification/", "certificate/", "race/deployed"))
     )  # fmt: skip
     file = next((p for p in (out / "cascade.toml", out / "model.onnx") if p.is_file()), None)
-    variants = s["search"]["variants"]
+    search = s.get("search", {})
     kept = ("changed", "noise", "speedup", "low", "high", "bytes", "runtime", "form")
     return {
         "outcome": "done",
@@ -132,19 +133,19 @@ def ours(bench: Bench, folder: Path, settings: Settings, batch: int) -> dict[str
         "file": None if file is None else str(file.relative_to(folder)),
         "seconds": seconds,
         "certifying_s": certifying,
-        "inferences": s["spent"]["inferences"],
-        "rows": s["spent"]["rows"],
-        "steps": s["spent"]["steps"],
+        "inferences": spent["inferences"],
+        "rows": spent["rows"],
+        "steps": spent["steps"],
         "verdict": s["verdict"],
         "result": {k: v for k, v in (s["result"] or {}).items() if k != "sites"},
-        "searched": {k: s["search"][k] for k in ("families", "searched", "notes")},
-        "calibrations": s["search"]["calibrations"],
-        "sensitivity": s["search"]["sensitivity"]["method"],
-        "variants": {n: {k: v[k] for k in kept} for n, v in variants.items()},
-        "rungs": s["plan"]["rungs"],
+        "searched": {k: search.get(k) for k in ("families", "searched", "notes")},
+        "calibrations": search.get("calibrations"),
+        "sensitivity": search.get("sensitivity", {}).get("method"),
+        "variants": {n: {k: v[k] for k in kept} for n, v in search.get("variants", {}).items()},
+        "rungs": s.get("plan", {}).get("rungs", []),
         "certified": [
             {"variant": c["variant"], "threshold": c["threshold"], "verdict": c["verdict"]}
-            for c in s["steps"]
+            for c in s.get("steps", [])
         ],
     }
 

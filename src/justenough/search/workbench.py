@@ -1,5 +1,6 @@
 """The measurements of a search, each written to the run store the moment it is known."""
 
+import errno
 import hashlib
 import os
 import time
@@ -218,6 +219,7 @@ class Workbench:
         start = time.perf_counter()
         for name, got in self.workers.map(jobs) if jobs else ():
             if isinstance(got, Failed):
+                _refuse_full_disk(got)
                 failed[name] = f"{name} {got.kind}: {got.message}"
                 continue
             self.spent(f"search/{name}", self.search.cases.n)
@@ -237,6 +239,7 @@ class Workbench:
         job = self.job(key(variant), self.file(variant), variant.runtime, rows)
         for _, got in self.workers.map([job]):
             if isinstance(got, Failed):
+                _refuse_full_disk(got)
                 raise InputError(f"{variant.runtime} {got.kind}: {got.message}")
 
     def job(self, name: str, path: Path, runtime: Runtime, inputs: Mapping[str, Column]) -> Job:
@@ -455,3 +458,9 @@ def key(variant: Variant) -> str:
     words += [f"{c}-{len(variant.sites(c))}" for c in choices]
     words += [variant.calibration] if variant.picks else []
     return "-".join([*words, *variant.repairs, digest])
+
+
+def _refuse_full_disk(failed: Failed) -> None:
+    """A full disk ends the call and not the candidate: with room the next call has it again."""
+    if "No space left" in failed.message:
+        raise OSError(errno.ENOSPC, "the disk is full")

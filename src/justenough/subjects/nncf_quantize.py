@@ -5,6 +5,7 @@ hold, and may end badly on a graph that it does not know: that has to cost one v
 the run.
 """
 
+import errno
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -49,6 +50,8 @@ def nncf_quantize(model: Path, inputs: Mapping[str, Array], out: Path) -> Path:
         raise InputError(f"NNCF did not end within {TIMEOUT_S:.0f} s") from None
     finally:
         rows.unlink(missing_ok=True)
+    if done.returncode and any(w in done.stderr for w in ("iostream error", "No space left")):
+        raise OSError(errno.ENOSPC, "the disk is full", str(out))
     if done.returncode or not part.is_file():
         said = [s for s in done.stderr.splitlines() if s.strip()][-1:] or ["it said nothing"]
         raise InputError(f"NNCF ended with code {done.returncode}: {said[0][:300]}")

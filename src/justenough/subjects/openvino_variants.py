@@ -1,5 +1,6 @@
 """Int8 variants for OpenVINO: NNCF's placement with chosen sites put back, and its profile."""
 
+import errno
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,19 @@ def write_excluding(
     _set_ranges(graph, ranges)
     graph.validate_nodes_and_infer_types()
     part = out.with_name("part-" + out.name)
-    ov.save_model(graph, str(part), compress_to_fp16=False)
+    save_ir(graph, part)
     part.with_suffix(".bin").replace(out.with_suffix(".bin"))
     part.replace(out)
+
+
+def save_ir(graph: ov.Model, path: Path) -> None:
+    """Write an IR; OpenVINO calls a disk that is full an error of its stream."""
+    try:
+        ov.save_model(graph, str(path), compress_to_fp16=False)
+    except RuntimeError as e:
+        if "iostream" in str(e):
+            raise OSError(errno.ENOSPC, "the disk is full", str(path)) from e
+        raise
 
 
 def _restore(node: Any, exact: Any) -> None:

@@ -19,9 +19,11 @@ from justenough.core.store import Store
 from justenough.deploy.certify import deployed_bytes, paired
 from justenough.deploy.environment import runtime
 from justenough.errors import InputError
+from justenough.search.families import check_variant, families, with_pins
 from justenough.search.goal import THIS_MACHINE, Goal
-from justenough.search.workbench import Progress, Workbench
-from justenough.subjects.onnx_model import OnnxModel, load_proto
+from justenough.search.workbench import Progress, Workbench, open_choices
+from justenough.subjects.onnx_model import OnnxModel, find_sites, load_proto
+from justenough.subjects.prepare import prepare
 
 Array = NDArray[Any]
 Announce = Callable[[list[dict[str, Any]]], None]
@@ -93,6 +95,7 @@ def open_road(  # noqa: PLR0913 - the one place where everything given is checke
     # Before anything is written: a model or a contract that does not fit its cases ends here.
     outputs = {} if known else answers_on(parts.search.cases, reference, searched)
     taken = time.perf_counter() - start
+    _check_goal(reference, goal)
     out.mkdir(exist_ok=True)
     clauses = [c.text for c in contract.clauses]
     identity = {
@@ -121,6 +124,18 @@ def open_road(  # noqa: PLR0913 - the one place where everything given is checke
     end = time.monotonic() + 0.7 * (np.inf if goal.budget_s is None else goal.budget_s)
     given = None if fresh else shares
     return Road(out, store, bench, parts, contract, reference, best, given, end)
+
+
+def _check_goal(reference: OnnxModel, goal: Goal) -> None:
+    """Refuse pins and variants that the model cannot have."""
+    if not goal.pins and goal.given is None:
+        return
+    model = prepare(load_proto(reference.path))
+    choices = open_choices(model, find_sites(model), reference.batch)
+    if goal.given is not None:
+        check_variant(goal.given.variant, choices)
+    else:
+        with_pins(families(goal.runtimes)[0], goal.pins, choices)
 
 
 def _check_folder(out: Path) -> None:

@@ -27,6 +27,7 @@ from justenough.subjects.onnx_model import find_sites  # noqa: E402
 from justenough.subjects.prepare import prepare  # noqa: E402
 from justenough.subjects.sessions import session  # noqa: E402
 from justenough.subjects.torch_graph import UnsupportedOperator, torch_graph  # noqa: E402
+from justenough.transforms.rounding import NARROW_TOP  # noqa: E402
 
 Array = NDArray[Any]
 Inputs = dict[str, Array]
@@ -389,7 +390,7 @@ def test_rounds_what_the_written_file_rounds(name: str, nets: Make, tmp_path: Pa
     model, inputs = nets(name), CASES[name][1](64, 2)[0]
     sites = find_sites(model)
     ranges = calibrate(model, sites, inputs, tmp_path / "seen.onnx")
-    plan = gradient._Plan(model, torch_graph(model), ranges.table["minmax"])
+    plan = gradient._Plan(model, torch_graph(model), ranges.table["minmax"], NARROW_TOP)
     for site in sites:
         path = tmp_path / "site.onnx"
         quantize.write_variant(model, sites, Variant.of({site.name: "int8"}), ranges, path)
@@ -412,7 +413,8 @@ def measured(
     out, ref = {}, run(model, inputs, folder / "ref.onnx")
     for site in sites:
         path = folder / "site.onnx"
-        quantize.write_variant(model, sites, Variant.of({site.name: "int8"}), ranges, path)
+        variant = Variant.of({site.name: "int8"}, "minmax-narrow")  # exact on any processor
+        quantize.write_variant(model, sites, variant, ranges, path)
         y = {"y": session(path).run(["y"], inputs)[0]}
         change = gate.signed(ref, y) - gate.margin(ref) if gate else y["y"] - ref["y"]
         out[site.name] = float((change.reshape(len(change), -1) ** 2).sum(1).mean())
@@ -423,8 +425,8 @@ def noise(
     model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], inputs: Inputs,
     gate: Gate | None, output: str = "y", **sizes: Any,
 ) -> gradient.SiteNoise:  # fmt: skip
-    rng = np.random.default_rng(0)
-    return site_noise(model, find_sites(model), ranges, inputs, gate, output, **sizes, rng=rng)
+    where = (model, find_sites(model), ranges, inputs, gate, output)
+    return site_noise(*where, top=NARROW_TOP, **sizes, rng=np.random.default_rng(0))
 
 
 def agreement(predicted: dict[str, float], real: dict[str, float]) -> tuple[float, float]:

@@ -113,6 +113,24 @@ def with_pins(
     return out, notes
 
 
+def check_variant(variant: Variant, local: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a variant with a site or a choice that is not there.
+
+    Args:
+        variant: What was given.
+        local: Choices by site in ONNX Runtime, fp32 first.
+
+    Raises:
+        InputError: It names one.
+    """
+    family = Family(variant.runtime, variant.form, 1)
+    for site, choice in variant.picks:
+        if site not in local:
+            raise InputError(f"the variant names a site {site!r} that the model does not have")
+        if choice not in (known := family.choices(local[site])):
+            raise InputError(f"site {site!r} has no choice {choice!r}; it has: {', '.join(known)}")
+
+
 def _openvino() -> list[Family]:
     from justenough.subjects.openvino_session import precisions
 

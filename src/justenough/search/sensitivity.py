@@ -16,7 +16,7 @@ from justenough.search.program import Noise
 from justenough.search.workbench import Array, Workbench
 from justenough.search.workers import Failed, Job
 from justenough.subjects import measure
-from justenough.subjects.quantize import Ranges, write_variant
+from justenough.subjects.quantize import top_code, write_variant
 
 SENSITIVITY_ROWS = 256
 SENSITIVITY_S = 20.0
@@ -37,14 +37,13 @@ def sensitivity(bench: Workbench, calibration: str, choices: Choices) -> dict[st
     """
 
     def run() -> dict[str, Any]:
-        ranges = Ranges({"minmax": bench.calibrated.ranges.table[calibration]})
         per_row = bench.store.get("reference/seconds") or 0.0
         most = int(np.clip(SENSITIVITY_S / max(8 * per_row, 1e-9), 64, SENSITIVITY_ROWS))
         rows = measure.rows_of(bench.search.cases.inputs, most)
         n = len(next(iter(rows.values())))
-        found = _by_gradients(bench, ranges, rows, choices)
+        found = _by_gradients(bench, calibration, rows, choices)
         if isinstance(found, str):
-            found = {**_by_files(bench, ranges, rows, choices),
+            found = {**_by_files(bench, calibration, rows, choices),
                      "method": "single-site sessions" + found}  # fmt: skip
         bench.spent("sensitivity", found.pop("passed"))
         return {**found, "rows": n}
@@ -60,7 +59,7 @@ def noise_of(found: Mapping[str, Any]) -> Noise:
 
 
 def _by_files(
-    bench: Workbench, ranges: Ranges, rows: Mapping[str, Array], choices: Choices
+    bench: Workbench, calibration: str, rows: Mapping[str, Array], choices: Choices
 ) -> dict[str, Any]:
     """Mean squared changes of the score when one site alone takes a choice.
 
@@ -74,7 +73,7 @@ def _by_files(
     for given, on in (([(s.name, INT8.name) for s in bench.sites], rows), (picks, few)):
         exact = bench.raw_score(bench.reference.run(on))
         bench.workers.share(*on.values())
-        for pick, got in _swept(bench, ranges, given, on):
+        for pick, got in _swept(bench, calibration, given, on):
             change = (bench.raw_score(got) - exact).reshape(len(exact), -1)
             out[pick] = float((change**2).sum(1).mean())
             bench.progress("sensitivity", len(out) / total)
@@ -91,7 +90,7 @@ def _by_files(
 
 def _swept(
     bench: Workbench,
-    ranges: Ranges,
+    calibration: str,
     picks: Sequence[tuple[str, str]],
     rows: Mapping[str, Array],
 ) -> Iterator[tuple[tuple[str, str], Mapping[str, Array]]]:
@@ -102,8 +101,8 @@ def _swept(
         with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
             for k, (site, choice) in enumerate(chosen):
                 path = Path(folder) / f"{k}.onnx"
-                variant = Variant.of({site: choice})
-                write_variant(bench.model, bench.sites, variant, ranges, path)
+                variant = Variant.of({site: choice}, calibration)
+                write_variant(bench.model, bench.sites, variant, bench.calibrated.ranges, path)
                 jobs.append(bench.job(str(k), path, ONNXRUNTIME, rows))
         for name, got in bench.workers.map(jobs):
             site, choice = chosen[int(name)]
@@ -113,7 +112,7 @@ def _swept(
 
 
 def _by_gradients(
-    bench: Workbench, ranges: Ranges, rows: Mapping[str, Array], choices: Choices
+    bench: Workbench, calibration: str, rows: Mapping[str, Array], choices: Choices
 ) -> dict[str, Any] | str:
     """Gradients where torch is present and knows every operator; else why not."""
     if importlib.util.find_spec("torch") is None:
@@ -127,8 +126,8 @@ def _by_gradients(
     held = 6 * sum(bench.calibrated.sizes.values())
     try:
         found = site_noise(
-            bench.model, bench.sites, ranges.table["minmax"], rows, bench.gate,
-            output or bench.reference.output_names[0], choices=choices,
+            bench.model, bench.sites, bench.calibrated.ranges.of(calibration), rows, bench.gate,
+            output or bench.reference.output_names[0], choices=choices, top=top_code(calibration),
             batch=measure.rows_within(held, GRADIENT_BYTES, 16), threads=os.cpu_count() or 1,
             rng=np.random.default_rng(0),
         )  # fmt: skip

@@ -41,7 +41,8 @@ from justenough.subjects.mended import Mended
 from justenough.subjects.nncf_quantize import nncf_quantize
 from justenough.subjects.onnx_model import OnnxModel, file_bytes, find_sites, load_proto
 from justenough.subjects.prepare import prepare
-from justenough.subjects.quantize import CALIBRATIONS, Ranges, save_model
+from justenough.subjects.processor import adds_in_16_bits
+from justenough.subjects.quantize import CALIBRATIONS, NARROW, Ranges, save_model
 from justenough.subjects.repair_statistics import Feed
 
 Array = NDArray[Any]
@@ -171,12 +172,13 @@ class Workbench:
     def _write_nncf(self, variant: Variant, path: Path) -> None:
         from justenough.subjects.openvino_variants import write_excluding
 
-        everything = self.folder / "nncf-everything.xml"
+        narrow = variant.calibration.endswith(NARROW)
+        everything = self.folder / f"nncf-everything{NARROW if narrow else ''}.xml"
         if not everything.is_file():
             rows = measure.rows_of(self.calibration.cases.inputs, NNCF_ROWS)
-            nncf_quantize(self.prepared, rows, everything)
+            nncf_quantize(self.prepared, rows, everything, narrow=narrow)
             self.spent("nncf", len(next(iter(rows.values()))))
-        table = self.calibrated.ranges.table[variant.calibration]
+        table = self.calibrated.ranges.of(variant.calibration)
         made = {n.name: n.output[0] for n in self.model.graph.node}
         made |= {i.name: i.name for i in self.model.graph.input}
         ranges = {node: table[t] for node, t in made.items() if t in table}
@@ -295,15 +297,23 @@ class Workbench:
 
         def run() -> dict[str, Any]:
             everything = measure.all_int8(self.sites)
-            found = {}
-            variants = [Variant(everything.picks, c) for c in CALIBRATIONS]
-            self.answer_all(variants)
-            for k, method in enumerate(CALIBRATIONS):
-                self.progress("calibration", k / len(CALIBRATIONS))
-                m = self.measured(variants[k], 0.0)
-                found[method] = {"noise": m.noise, "deferral": self._deferral(m)}
             by = "deferral" if self.gate is not None else "noise"
-            best = min(CALIBRATIONS, key=lambda c: (found[c][by], found[c]["noise"]))
+            found: dict[str, dict[str, Any]] = {}
+
+            def best_of(names: Sequence[str]) -> str:
+                variants = [Variant(everything.picks, c) for c in names]
+                self.answer_all(variants)
+                for k, name in enumerate(names):
+                    self.progress("calibration", k / len(names))
+                    m = self.measured(variants[k], 0.0)
+                    found[name] = {"noise": m.noise, "deferral": self._deferral(m)}
+                return min(found, key=lambda c: (found[c][by], found[c]["noise"]))
+
+            # What does not fit 16 bits is cut off whatever the ranges: that is looked at first.
+            cut = (NARROW, "") if adds_in_16_bits() else ("",)
+            first = best_of([CALIBRATIONS[0] + c for c in cut])
+            narrow = NARROW if first.endswith(NARROW) else ""
+            best = best_of([c + narrow for c in CALIBRATIONS[1:]])
             return {"best": best, "by": by, "found": found}
 
         got: dict[str, Any] = self.store.once("calibrations", run)
@@ -327,15 +337,13 @@ class Workbench:
     @cached_property
     def local(self) -> dict[str, tuple[str, ...]]:
         """Local choices of ONNX Runtime that are open at each site."""
-        found = local_choices(self.model, self.sites)
-        # What int8-dynamic says of a row depends on the rows beside it. In calls of more than
-        # one a certificate would hold for that company only, which nobody can keep.
-        out = ROWS_COUPLED if self.batch > 1 else frozenset()
-        return {s: tuple(c.name for c in cs if c.name not in out) for s, cs in found.items()}
+        usual = {s.name: {c.name for c in s.choices} for s in self.sites}
+        return {s: tuple(c for c in cs if c not in usual[s]) for s, cs in self.choices.items()}
 
-    def choices(self, site: Site) -> tuple[str, ...]:
-        """Names of the choices that can be had at a site in ONNX Runtime, the exact one first."""
-        return (*(c.name for c in site.choices), *self.local[site.name])
+    @cached_property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """Choices that can be had at each site in ONNX Runtime, the exact one first."""
+        return open_choices(self.model, self.sites, self.batch)
 
     @cached_property
     def worthwhile(self) -> dict[str, tuple[str, ...]]:
@@ -447,6 +455,19 @@ class Workbench:
             got["fp32_s"],
             tuple(local),
         )
+
+
+def open_choices(model: Any, sites: Sequence[Site], batch: int) -> dict[str, tuple[str, ...]]:
+    """Choices that can be had at each site of a prepared model in ONNX Runtime, fp32 first."""
+    found = local_choices(model, sites)
+    # What int8-dynamic says of a row depends on the rows beside it. In calls of more than
+    # one a certificate would hold for that company only, which nobody can keep.
+    out = ROWS_COUPLED if batch > 1 else frozenset()
+    return {
+        s.name: (*(c.name for c in s.choices),
+                 *(c.name for c in found[s.name] if c.name not in out))
+        for s in sites
+    }  # fmt: skip
 
 
 def key(variant: Variant) -> str:

@@ -18,11 +18,11 @@ from torch import Tensor
 from justenough.core.gate import Gate
 from justenough.core.subject import INT8, Site
 from justenough.errors import InputError
-from justenough.formats.affine import quantize_affine
 from justenough.subjects import quantize
 from justenough.subjects.gradient_weights import Stored, stored
 from justenough.subjects.onnx_model import types_of
 from justenough.subjects.torch_graph import Node, TorchGraph, torch_graph
+from justenough.transforms.rounding import TOP, channel_grid
 
 Array = NDArray[Any]
 Range = tuple[float, float]
@@ -127,9 +127,9 @@ class _Plan:
     """Finds the islands of a prepared model the way `quantize.write_variant` writes them."""
 
     def __init__(
-        self, model: onnx.ModelProto, graph: TorchGraph, ranges: Mapping[str, Range]
+        self, model: onnx.ModelProto, graph: TorchGraph, ranges: Mapping[str, Range], top: int
     ) -> None:
-        self.model, self.graph = model, graph
+        self.model, self.graph, self.top = model, graph, top
         types = types_of(model)
         self.ranges = {t: r for t, r in ranges.items() if types.get(t) == onnx.TensorProto.FLOAT}
         self.initializers = {i.name: i for i in model.graph.initializer}
@@ -167,7 +167,15 @@ class _Plan:
         w = np.asarray(numpy_helper.to_array(self.initializers[name]), np.float32)
         # Per output channel; ONNX Runtime takes axis 1 for a MatMul whatever its weight's rank.
         axis = 0 if node.op == "Conv" or node.attributes.get("transB") else 1
-        return torch.from_numpy(quantize_affine(w, axis=axis if w.ndim > 1 else None))
+        rows = np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1) if w.ndim > 1 else w[None]
+        if not np.isfinite(rows).all():
+            raise InputError(f"weight {name!r} has values that are not finite")
+        grid = channel_grid(rows, top=self.top)
+        rounded = grid.values(grid.nearest(rows)).astype(np.float32)
+        if w.ndim <= 1:
+            return torch.from_numpy(rounded[0])
+        shape = (w.shape[axis], *np.delete(w.shape, axis))
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(rounded.reshape(shape), 0, axis)))
 
     def _grids(
         self, nodes: Sequence[Node], inputs: Mapping[str, None], int8: set[str]
@@ -217,6 +225,7 @@ def site_noise(  # noqa: PLR0913  (a measurement has this many sides)
     output: str,
     *,
     choices: Mapping[str, Sequence[str]] = {},
+    top: int = TOP,
     batch: int = 16,
     probes: int = 4,
     threads: int | None = None,
@@ -240,6 +249,7 @@ def site_noise(  # noqa: PLR0913  (a measurement has this many sides)
         gate: Whose margin is the score; its threshold does not matter.
         output: Name of the float output that is scored where there is no gate.
         choices: Local choices by site whose noise is wanted too, all of them open there.
+        top: Largest code of an int8 weight.
         batch: Rows held at once; a batch size fixed in the graph overrides it.
         probes: Backward passes for each batch without a gate.
         threads: Threads to use; None leaves PyTorch's setting.
@@ -258,7 +268,7 @@ def site_noise(  # noqa: PLR0913  (a measurement has this many sides)
     scored = gate.output if gate else output
     if scored not in graph.outputs:
         raise InputError(f"no output {scored!r}; the model has: {', '.join(graph.outputs)}")
-    plan = _Plan(model, graph, ranges)
+    plan = _Plan(model, graph, ranges, top)
     passes = _Passes(
         graph,
         {s.name: plan.island(s) for s in sites},

@@ -36,8 +36,9 @@ from justenough.subjects import local_nodes
 from justenough.subjects.local_nodes import attribute, rows_of_weight, transposed
 from justenough.subjects.onnx_model import shapes_of
 from justenough.subjects.prepare import MICROSOFT
+from justenough.subjects.processor import adds_in_16_bits
 from justenough.transforms.gptq import BlockCodes
-from justenough.transforms.rounding import block_grid, channel_grid
+from justenough.transforms.rounding import NARROW_TOP, TOP, block_grid, channel_grid
 
 Array = NDArray[Any]
 LINEAR = ("MatMul", "Gemm")
@@ -116,7 +117,8 @@ def round_choice(weight: Array, choice: str, op: str = "MatMul") -> BlockCodes:
     """Codes of a weight under an integer choice, each to nearest on the grid that errs least.
 
     In blocks the grid is asymmetric, see `block_grid`. `int8-dynamic`, and a Conv, have one
-    block of inputs per output and zeros of 128.
+    block of inputs per output and zeros of 128; the former keeps to codes that this machine
+    multiplies without cutting off.
 
     Args:
         weight: (out, in), finite float32; of a Conv (out channels, all that each holds).
@@ -127,7 +129,8 @@ def round_choice(weight: Array, choice: str, op: str = "MatMul") -> BlockCodes:
     if not form.integer:
         raise InputError(f"{choice!r} keeps floats: it has no codes")
     if form.way == "dynamic" or op == "Conv":
-        grid = channel_grid(weight, bits=8)
+        narrow = form.way == "dynamic" and adds_in_16_bits()
+        grid = channel_grid(weight, top=NARROW_TOP if narrow else TOP)
         codes = (grid.nearest(weight) + 128).astype(np.uint8)
         return BlockCodes(codes, grid.scale, np.full(grid.scale.shape, 128, np.uint8))
     out, width = weight.shape

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
-from justenough.subjects.processor import cpu_flags
 
 Array = NDArray[Any]
 TIMEOUT_S = 1800.0
 
 
-def nncf_quantize(model: Path, inputs: Mapping[str, Array], out: Path) -> Path:
+def nncf_quantize(
+    model: Path, inputs: Mapping[str, Array], out: Path, *, narrow: bool = False
+) -> Path:
     """Quantize every operator that NNCF would, for OpenVINO, and write the IR to `out`.
 
     Of NNCF this takes where it rounds. Its ranges clip (they are means over rows) and its bias
@@ -32,6 +33,7 @@ def nncf_quantize(model: Path, inputs: Mapping[str, Array], out: Path) -> Path:
         model: ONNX file.
         inputs: Calibration rows, (n, ...) each, all of which are used.
         out: `.xml` file to write, its weights beside it.
+        narrow: Give every weight 7 bits, for processors that add int8 products in 16 bits.
 
     Raises:
         InputError: NNCF failed, crashed or took longer than half an hour.
@@ -39,11 +41,9 @@ def nncf_quantize(model: Path, inputs: Mapping[str, Array], out: Path) -> Path:
     rows = out.with_suffix(".rows.npz")
     with rows.open("wb") as f:
         np.savez(f, **{f"input/{k}": v for k, v in inputs.items()})  # type: ignore[arg-type]
-    # Without VNNI two int8 products can overflow 16 bits; NNCF then gives the first layer 7 bits.
-    exact = any("vnni" in f or "amx_int8" in f for f in cpu_flags())
     part = out.with_name("part-" + out.name)
     part.unlink(missing_ok=True)
-    command = [sys.executable, "-m", __name__, str(model), str(rows), str(part), str(exact)]
+    command = [sys.executable, "-m", __name__, str(model), str(rows), str(part), str(narrow)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -60,7 +60,7 @@ def nncf_quantize(model: Path, inputs: Mapping[str, Array], out: Path) -> Path:
     return out
 
 
-def _run(model: str, rows: str, out: str, exact_int8: str) -> None:
+def _run(model: str, rows: str, out: str, narrow: str) -> None:
     import nncf
     import openvino as ov
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
@@ -70,7 +70,7 @@ def _run(model: str, rows: str, out: str, exact_int8: str) -> None:
         inputs = {k.removeprefix("input/"): stored[k] for k in stored.files}
     n = len(next(iter(inputs.values())))
     data = nncf.Dataset([{k: v[i : i + 1] for k, v in inputs.items()} for i in range(n)])
-    fix = OverflowFix.DISABLE if exact_int8 == "True" else OverflowFix.FIRST_LAYER
+    fix = OverflowFix.ENABLE if narrow == "True" else OverflowFix.DISABLE
     settings = AdvancedQuantizationParameters(
         overflow_fix=fix,
         disable_bias_correction=True,

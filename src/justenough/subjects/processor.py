@@ -16,6 +16,17 @@ def cpu_flags() -> list[str]:
     return sorted({f for f in (found[1].split() if found else []) if _VECTOR.search(f)})
 
 
+def adds_in_16_bits() -> bool:
+    """Whether int8 products are added in pairs in 16 bits, where two large ones do not fit.
+
+    So x86 does it (`vpmaddubsw`) before VNNI: 255 * 127 twice is cut off at 32,767, and nothing
+    says so.
+    """
+    flags = cpu_flags()
+    exact = any("vnni" in f or "amx_int8" in f for f in flags)
+    return platform.machine().lower() in ("x86_64", "amd64") and not exact
+
+
 def processor() -> str:
     """Name of this processor."""
     info = Path("/proc/cpuinfo")

@@ -23,9 +23,13 @@ from justenough.errors import InputError
 from justenough.subjects.local_choices import apply_local
 from justenough.subjects.onnx_model import SITE_OPS, initializer_names, types_of
 from justenough.transforms.gptq import BlockCodes
+from justenough.transforms.rounding import NARROW_TOP, TOP
 
 Array = NDArray[Any]
 CALIBRATIONS = ("minmax", "percentile", "mse")
+# Behind the name of a calibration: int8 weights keep to half of what they could hold, so that
+# two products fit where a processor adds them in 16 bits.
+NARROW = "-narrow"
 PERCENTILE = 99.99
 # Nodes that go int8 when everything that feeds them is: they then run on int8 data and save
 # the conversions. Activations such as SiLU, GELU, Sigmoid are slower in int8 and stay float.
@@ -50,6 +54,20 @@ class Ranges:
             out[method] = np.array([by_name[n] for n in names], np.float64).reshape(-1, 2)
         return out
 
+    def of(self, calibration: str) -> Mapping[str, tuple[float, float]]:
+        """Ranges by tensor under a calibration, narrow or not.
+
+        Raises:
+            InputError: There is no such calibration.
+        """
+        found = self.table.get(calibration.removesuffix(NARROW))
+        if found is None:
+            raise InputError(
+                f"unknown calibration {calibration!r}; it is one of {', '.join(self.table)}, "
+                f"or one of them with {NARROW!r} behind it"
+            )
+        return found
+
     @staticmethod
     def from_arrays(arrays: Mapping[str, Array]) -> "Ranges":
         """The inverse of `to_arrays`."""
@@ -61,6 +79,15 @@ class Ranges:
                 if m != "names"
             }
         )
+
+
+def top_code(calibration: str) -> int:
+    """Largest code of an int8 weight under a calibration.
+
+    >>> top_code("minmax"), top_code("minmax-narrow")
+    (127, 64)
+    """
+    return NARROW_TOP if calibration.endswith(NARROW) else TOP
 
 
 def int8_nodes(model: onnx.ModelProto, sites: Iterable[Site], variant: Variant) -> set[str]:
@@ -199,16 +226,14 @@ def write_variant(
         extra["OpTypesToExcludeOutputQuantization"] = list(SITE_OPS)
     else:
         nodes = int8_nodes(model, sites, variant)
-    if variant.calibration not in ranges.table:
-        raise InputError(f"unknown calibration {variant.calibration!r}; known: {CALIBRATIONS}")
     limits = {
         t: TensorData(lowest=np.float32(lo), highest=np.float32(hi))
-        for t, (lo, hi) in ranges.table[variant.calibration].items()
+        for t, (lo, hi) in ranges.of(variant.calibration).items()
     }
     quantizer = QDQQuantizer(
         model if local else copy.deepcopy(model),
         per_channel=True,
-        reduce_range=False,
+        reduce_range=top_code(variant.calibration) == NARROW_TOP,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, limits),

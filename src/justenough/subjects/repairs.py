@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from justenough.core.subject import INT8, Site, Variant
 from justenough.errors import InputError
 from justenough.subjects.measure import calibrate
-from justenough.subjects.quantize import Ranges, write_variant
+from justenough.subjects.quantize import Ranges, top_code, write_variant
 from justenough.subjects.repair_graph import Edit, Linear, Wiring, linear_nodes, of_sites
 from justenough.subjects.repair_scaling import equalised, smoothed
 from justenough.subjects.repair_statistics import Feed, Key, LayerInput, key_of, layer_inputs
@@ -27,7 +27,7 @@ from justenough.transforms.adaround import adaround
 from justenough.transforms.bias import bias_shift
 from justenough.transforms.descent import descend
 from justenough.transforms.gptq import BlockCodes, damped, gptq, gptq_codes
-from justenough.transforms.rounding import channel_grid
+from justenough.transforms.rounding import TOP, channel_grid
 
 Array = NDArray[Any]
 Rounding = Literal["gptq", "adaround"]
@@ -75,9 +75,9 @@ def rounded(
     """
     if method not in ("gptq", "adaround"):
         raise InputError(f"unknown rounding {method!r}; known: gptq, adaround")
-    edit = Edit(model)
+    edit, top = Edit(model), top_code(variant.calibration)
     for linear, gram in weight_grams(model, chosen_layers(model, sites, variant), feed):
-        rows = round_rows(linear.rows(edit.weight(linear)), gram, method)
+        rows = round_rows(linear.rows(edit.weight(linear)), gram, method, top)
         edit.replace(linear.weight, linear.stored(rows))
     return edit.model
 
@@ -132,18 +132,19 @@ def weight_grams(
                 yield by_weight[name][0], grams.pop(name)
 
 
-def round_rows(rows: Array, gram: Array, method: Rounding) -> Array:
+def round_rows(rows: Array, gram: Array, method: Rounding, top: int = TOP) -> Array:
     """Rows (..., out, in) on the int8 grid of each, in float32, with its scale kept exactly.
 
     Args:
         rows: Weights, finite; a layer that is not is given back unchanged.
         gram: (..., in, in), E[x x^T] of the inputs.
         method: How codes are found.
+        top: Largest code.
     """
     rows = np.asarray(rows, np.float32)
     if not (np.isfinite(rows).all() and np.isfinite(gram).all()):
         return rows
-    grid = channel_grid(rows)
+    grid = channel_grid(rows, top=top)
     peak = np.abs(rows).max(-1, keepdims=True, initial=0.0)
     pinned = np.abs(rows) == peak
     if method == "gptq":
@@ -175,7 +176,7 @@ def bias_corrected(
         ranges: Calibrated ranges of `model`.
         feed: Calibration rows.
     """
-    limits = ranges.table[variant.calibration]
+    limits = ranges.of(variant.calibration)
     edit = Edit(model)
     layers = [x for x in chosen_layers(model, sites, variant) if x.bias is not None]
     by_key: dict[Key, list[Linear]] = {}
@@ -184,7 +185,8 @@ def bias_corrected(
     found = layer_inputs(model, layers, feed, limits)
     for key, got in found:
         for linear in by_key[key]:
-            shift = _shift(linear.rows(edit.weight(linear)), got)
+            top = top_code(variant.calibration)
+            shift = _shift(linear.rows(edit.weight(linear)), got, top)
             assert linear.bias is not None
             node, slot = linear.bias
             old = edit.constant(node, slot)
@@ -193,8 +195,8 @@ def bias_corrected(
     return edit.model
 
 
-def _shift(rows: Array, got: LayerInput) -> Array:
-    grid = channel_grid(rows)
+def _shift(rows: Array, got: LayerInput, top: int) -> Array:
+    grid = channel_grid(rows, top=top)
     return bias_shift(rows, grid.values(grid.nearest(rows)), got.mean, got.rounded_mean).reshape(
         -1
     )

@@ -64,7 +64,7 @@ def adaround(
     Raises:
         InputError: Shapes do not match, something is not finite, or `steps` is not positive.
 
-    >>> w, gram = np.array([[0.4, 0.4]]), np.array([[1.0, 0.9], [0.9, 1.0]])
+    >>> w, gram = np.array([[0.4, 0.45]]), np.array([[1.0, 0.9], [0.9, 1.0]])
     >>> float(adaround(w, gram, Grid(np.ones((1, 1)), -7, 7)).sum())  # nearest gives 0
     1.0
     """

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from justenough.errors import InputError
 
 Array = NDArray[Any]
+# Largest codes of an int8 weight: as it comes, and where two products must fit 16 bits
+# (2 * 255 * 64 < 2**15; ONNX Runtime's `reduce_range`).
+TOP, NARROW_TOP = 127, 64
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4)
 
 
@@ -44,8 +47,8 @@ class Grid:
         return np.asarray(self.scale * (np.asarray(codes, np.float64) - self.zero))
 
 
-def channel_grid(weight: Array, *, bits: int = 8) -> Grid:
-    """The symmetric grid of each output channel: scale = max|row| / (2**(bits-1) - 1).
+def channel_grid(weight: Array, *, bits: int = 8, top: int | None = None) -> Grid:
+    """The symmetric grid of each output channel: scale = max|row| / top.
 
     Scales are float32 as int8 files store them; a row of zeros gets the scale 1
     (Jacob et al. 2018, arXiv:1712.05877, eq. 1 with Z = 0).
@@ -53,11 +56,12 @@ def channel_grid(weight: Array, *, bits: int = 8) -> Grid:
     Args:
         weight: (..., out, in).
         bits: 2 to 8.
+        top: Largest code; 2**(bits-1) - 1 unless given.
 
     >>> channel_grid(np.array([[-1.27, 0.3], [0.0, 0.0]])).scale.ravel().round(4)
     array([0.01, 1.  ], dtype=float32)
     """
-    top = _top(bits)
+    top = _top(bits) if top is None else top
     peak = np.abs(weight).max(-1, keepdims=True, initial=0.0).astype(np.float64)
     scale = np.where(peak / top < np.finfo(np.float32).tiny, 1.0, peak / top)
     return Grid(scale.astype(np.float32), -top, top)

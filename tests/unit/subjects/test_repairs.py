@@ -353,7 +353,7 @@ def test_bias_correction_takes_the_mean_error_of_a_site(tmp_path: Path) -> None:
     body = "a = Conv <kernel_shape = [3,3]> (x, w)  y = GlobalAveragePool(a)"
     w = normal(5, 3, 3, 3) + 0.3
     model = built("float[n,3,8,8] x", "float[n,5,1,1] y", body, w=w)
-    sites, variant = find_sites(model), Variant.of({"a": "int8"})
+    sites, variant = find_sites(model), Variant.of({"a": "int8"}, "minmax-narrow")
     found = calibrate(model, sites, FEED.inputs, batch=32, threads=1).ranges.table["minmax"]
     ranges = Ranges({"minmax": {**found, "x": (-0.5, 0.8)}})
     new = bias_corrected(model, sites, variant, ranges, FEED)

@@ -29,39 +29,6 @@ DOCUMENTS_SHARE = 1 / 3
 MODEL_ROWS = 64
 
 
-def lost_of_top_ten(reference: Array, candidate: Array) -> NDArray[np.float64]:
-    """Per query (n,), the share of the reference's ten best documents that the candidate loses.
-
-    Ties are broken at random in the mind: a document that shares the last places of the ten with
-    others counts as the share of them that fit in, so that a candidate which only adds ties
-    loses what the ties lose.
-
-    Args:
-        reference: (n, documents) scores.
-        candidate: The same of the candidate; a query with a score that is not a number is lost.
-
-    >>> scores = np.linspace(0, 1, 30)[None]
-    >>> float(lost_of_top_ten(scores, scores)[0])
-    0.0
-    >>> float(lost_of_top_ten(scores, -scores)[0])
-    1.0
-    >>> round(float(lost_of_top_ten(scores, np.zeros((1, 30)))[0]), 6)
-    0.666667
-    """
-    whole = np.asarray(np.isfinite(candidate).all(1))
-    there = _top_weights(np.where(whole[:, None], candidate, 0.0))
-    kept = np.minimum(_top_weights(reference), there).sum(1) / K
-    return np.where(whole, 1 - np.minimum(kept, 1.0), 1.0)
-
-
-def _top_weights(scores: Array) -> NDArray[np.float64]:
-    """Per query and document, the probability of a place among the K largest."""
-    edge = np.partition(scores, -K, axis=1)[:, -K, None]
-    above, tied = scores > edge, scores == edge
-    left = (K - above.sum(1, keepdims=True)) / tied.sum(1, keepdims=True)
-    return np.where(above, 1.0, np.where(tied, left, 0.0))
-
-
 def is_document(file: str) -> bool:
     """Whether docstrings of a source file are documents; those of the others are queries."""
     digest = hashlib.blake2b(file.encode(), digest_size=8, person=b"bench-documents").digest()

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from justenough.core.contract import Contract, parse_clause
@@ -21,43 +19,12 @@ from justenough.deploy.runner import CascadeRunner
 from justenough.search.chain import DeferralCost, Rung
 
 # Not followed by the type checker: their neighbours need PyTorch.
-retrieval: Any = importlib.import_module("benchmarks.retrieval")
 splits: Any = importlib.import_module("benchmarks.compress_splits")
 compress: Any = importlib.import_module("benchmarks.compress")
 compress_table: Any = importlib.import_module("benchmarks.compress_table")
 
 Array = NDArray[Any]
 COST = DeferralCost(0.0, 1.0, 8)
-
-
-@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
-def test_what_a_query_loses_is_counted_in_documents(seed: int, noise: float) -> None:
-    rng = np.random.default_rng(seed)
-    ref = rng.permutation(40)[None] / 40
-    cand = ref + noise * rng.permutation(40)[None] / 41
-    top, other = (set(np.argsort(-y[0])[:10].tolist()) for y in (ref, cand))
-    lost = retrieval.lost_of_top_ten(ref, cand)
-    assert lost == pytest.approx([1 - len(top & other) / 10])
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_a_tie_loses_what_a_coin_would_lose(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    ref = rng.permutation(30)[None].astype(float)
-    cand = np.floor(ref / 4)
-    inside = np.argsort(-ref[0])[:10]
-    found = []
-    for _ in range(400):
-        order = np.lexsort((rng.random(30), -cand[0]))
-        found.append(1 - len(set(inside.tolist()) & set(order[:10].tolist())) / 10)
-    assert retrieval.lost_of_top_ten(ref, cand)[0] == pytest.approx(np.mean(found), abs=0.03)
-
-
-def test_a_query_without_numbers_is_lost() -> None:
-    ref = np.arange(60.0).reshape(2, 30)
-    cand = ref.copy()
-    cand[1, 0] = np.nan
-    assert retrieval.lost_of_top_ten(ref, cand).tolist() == [0.0, 1.0]
 
 
 def recorded(noise: dict[str, float], seconds: dict[str, float], n: int = 6000) -> Any:

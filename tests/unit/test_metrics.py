@@ -4,10 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from justenough.core import metrics
-from justenough.core.contract import Clause
-from justenough.core.judge import Paired, unit_losses
+from justenough.core.contract import Clause, Contract, parse_clause
+from justenough.core.judge import Paired, judge_clause, unit_losses
+from justenough.core.metrics import lost_from_top
 from justenough.errors import InputError
 
 NAN, INF = math.nan, math.inf
@@ -109,3 +112,60 @@ def test_top_k_overlap_of_a_group_is_that_of_its_worst_row() -> None:
     assert _lost(reference, [6.0, 0, 4, 3, 2, 1], 2, [0, 0, 1, 1, 2, 2]) == [1]
     with pytest.raises(InputError, match=r"top_k_overlap\(6\) needs more than 6 cases, there are"):
         _lost(reference, reference, 6, list(range(6)))
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_what_a_list_loses_is_counted(seed: int, noise: float) -> None:
+    rng = np.random.default_rng(seed)
+    ref = rng.permutation(40)[None] / 40
+    cand = ref + noise * rng.permutation(40)[None] / 41
+    top, other = (set(np.argsort(-y[0])[:10].tolist()) for y in (ref, cand))
+    lost = lost_from_top(ref, cand, 10, 1)
+    assert lost == pytest.approx([1 - len(top & other) / 10])
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_tie_loses_what_a_coin_would_lose(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ref = rng.permutation(30)[None].astype(float)
+    cand = np.floor(ref / 4)
+    inside = np.argsort(-ref[0])[:10]
+    found = []
+    for _ in range(400):
+        order = np.lexsort((rng.random(30), -cand[0]))
+        found.append(1 - len(set(inside.tolist()) & set(order[:10].tolist())) / 10)
+    assert lost_from_top(ref, cand, 10, 1)[0] == pytest.approx(np.mean(found), abs=0.03)
+
+
+def test_a_list_without_numbers_is_lost() -> None:
+    ref = np.arange(60.0).reshape(2, 30)
+    cand = ref.copy()
+    cand[1, 0] = np.nan
+    assert lost_from_top(ref, cand, 10, 1).tolist() == [0.0, 1.0]
+
+
+def test_lists_along_another_axis_are_the_same() -> None:
+    rng = np.random.default_rng(0)
+    ref, cand = rng.normal(size=(2, 5, 20, 3))
+    apart = [lost_from_top(ref[..., j], cand[..., j], 4, 1) for j in range(3)]
+    np.testing.assert_allclose(lost_from_top(ref, cand, 4, 1), np.mean(apart, 0))
+
+
+def test_a_clause_about_lists_is_about_the_mean_share() -> None:
+    """Groups as units: each the mean of its cases, or its worst case."""
+    ref = np.tile(np.arange(30.0), (4, 1))
+    cand = ref.copy()
+    cand[0, 19] = 40  # one of ten lost in the first case of the first group
+    pairs = Paired({"y": ref}, {"y": cand}, np.array([0, 0, 1, 1]))
+    for per, lost in (("mean", 0.05), ("any", 0.1)):
+        clause = parse_clause(f"top_k_overlap(10, axis=1, per={per}) >= 0.9")
+        assert unit_losses(clause, pairs).tolist() == pytest.approx([lost, 0.0])
+        assert parse_clause(clause.text) == clause
+        got = judge_clause(clause, pairs, 0.05)
+        assert got.estimate == pytest.approx(1 - lost / 2)
+        assert "betting" in got.method and got.unit == "mean share of each case's top"
+    contract = Contract((parse_clause("top_k_overlap(10, axis=1) >= 0.9"),))
+    assert contract.scaled(0.1) == contract and contract.gate({"y": ref}) is None
+    for wrong in ("top_k_overlap(30, axis=1) >= 0.9", "top_k_overlap(3, axis=2) >= 0.9"):
+        with pytest.raises(InputError, match=r"k=30 of 30 values|axis=2 is not a class axis"):
+            Contract((parse_clause(wrong),)).check({"y": ref})

@@ -219,6 +219,8 @@ def test_shares_never_overstate_a_limit() -> None:
     [
         ("top_k_stability(2) >= 0.9", "at least 90 % of groups keep the same 2 top answers"),
         ("top_k_overlap(10) >= 0.9", "at least 90 % of the top 10 stay in the top 10"),
+        ("top_k_overlap(10, axis=1, per=mean) >= 0.9",
+         "at least 90 % of each case's top 10 stay in it, on average over groups"),
         ("within_tolerance(1 kcal/mol) >= 0.99",
          "at least 99 % of groups move every case of theirs by no more than 1 kcal/mol"),
         ("accuracy_drop <= 0.005", "accuracy falls by at most 0.5 % (percentage points)"),

@@ -41,6 +41,7 @@ class Metric:
 
 
 _CP = "Clopper-Pearson (1934), exact; betting bound (Waudby-Smith & Ramdas 2024) for per=mean"
+_BETTING = "betting bound (Waudby-Smith & Ramdas 2024)"
 _SHARE = "share of units"
 METRICS: Mapping[str, Metric] = {
     "decision_stability": Metric(True, 0, 1, _SHARE, None, _CP),
@@ -58,7 +59,9 @@ METRICS: Mapping[str, Metric] = {
         False, -1, 1, "AUC", None, "DeLong (1988), clustered as Obuchowski (1997)"
     ),
 }  # fmt: skip
-CUSTOM = Metric(False, 0, 1, "mean loss", None, _CP)
+# `axis` given: a ranked list in each case, such as what a query finds.
+LISTED = Metric(True, 0, 1, "mean share of each case's top", "k", _BETTING)
+CUSTOM = Metric(False, 0, 1, "mean loss", None, _BETTING)
 
 
 def metric_of(name: str) -> Metric:
@@ -84,7 +87,8 @@ class Clause:
         eps: Tolerance of `within_tolerance` (unit `eps_unit`) or `relative_within`.
         cut: Decision threshold on a score; None means argmax, or 0 for a single score.
         column: Column of an (n, columns) output that is the score.
-        axis: Class axis; None means 1, and has to be said where an output has three axes.
+        axis: Class axis; None means 1, and has to be said where an output has three axes. For
+            `top_k_overlap` it says that each case ranks what lies along it.
         centred: For `snr_db`, whether the mean output is taken off the signal.
     """
 
@@ -108,7 +112,7 @@ class Clause:
             )
         if self.per not in PER:
             raise InputError(f"per={self.per!r} is unknown; give one of {', '.join(PER)}")
-        if self.per == "mean" and m.source != _CP:
+        if self.per == "mean" and m.source not in (_CP, _BETTING):
             raise InputError(f"per=mean does not fit {self.metric}; leave it out or give per=max")
         if m.argument and getattr(self, m.argument) is None:
             raise InputError(f"{self.metric} needs {m.argument}: write {self.metric}(VALUE)")
@@ -124,7 +128,12 @@ class Clause:
     @property
     def kind(self) -> Metric:
         """What is known of the metric."""
-        return metric_of(self.metric)
+        return LISTED if self.is_list else metric_of(self.metric)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether each case has a ranked list of its own, along `axis`."""
+        return self.metric == "top_k_overlap" and self.axis is not None
 
     @property
     def text(self) -> str:
@@ -211,7 +220,7 @@ class Clause:
         name = self.output or next(iter(outputs))
         if self.metric == "top_k_stability":
             return Gate(name, "top_k", k=self.k or 1, axis=self.class_axis)
-        if self.metric == "top_k_overlap":
+        if self.metric == "top_k_overlap" and not self.is_list:
             top = np.sort(self.score(outputs))[::-1]
             rank = min(self.k or 1, len(top) - 1)
             cut = float((top[rank - 1] + top[rank]) / 2)
@@ -260,7 +269,9 @@ class Contract:
         25
         """
         clauses = tuple(
-            replace(c, k=max(1, round((c.k or 1) * share))) if c.metric == "top_k_overlap" else c
+            replace(c, k=max(1, round((c.k or 1) * share)))
+            if c.metric == "top_k_overlap" and not c.is_list
+            else c
             for c in self.clauses
         )
         return replace(self, clauses=clauses) if len(set(clauses)) == len(clauses) else self
@@ -271,13 +282,15 @@ class Contract:
             c.values(outputs)
             if c.metric in ("accuracy_drop", "auc_drop") and labels is None:
                 raise InputError(f"{c.metric} needs an array 'labels' in the cases")
-            if c.metric in ("top_k_overlap", "spearman", "auc_drop") or c.per == "max":
+            whole = c.metric in ("top_k_overlap", "spearman", "auc_drop") and not c.is_list
+            if whole or c.per == "max":
                 c.score(outputs)
             decides = c.metric in ("decision_stability", "accuracy_drop")
             argmax = decides and not (c.is_score(outputs) or c.is_label(outputs))
-            if argmax or c.metric == "top_k_stability":
+            picks = c.metric == "top_k_stability" or c.is_list
+            if argmax or picks:
                 c.check_axis(c.values(outputs))
-            if c.metric == "top_k_stability" and c.k is not None:
+            if picks and c.k is not None:
                 size = c.values(outputs).shape[c.class_axis]
                 if c.k >= size:
                     raise InputError(

@@ -146,7 +146,7 @@ def _check_cut(clause: Clause, pairs: Paired) -> None:
 
 
 def _is_fractional(clause: Clause) -> bool:
-    return clause.per == "mean" or ":" in clause.metric
+    return clause.per == "mean" or ":" in clause.metric or clause.is_list
 
 
 def _loss_limits(
@@ -179,7 +179,7 @@ class _Refusing:
 def unit_losses(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
     """Loss in [0, 1] of each independent unit, for clauses about a share of units."""
     clause, rows = _at_units(clause, pairs)
-    if clause.metric == "top_k_overlap":
+    if clause.metric == "top_k_overlap" and not clause.is_list:
         return _lost_from_top(clause, rows)
     return metrics.per_unit(row_losses(clause, rows), rows.units, clause.per)
 
@@ -199,6 +199,9 @@ def row_losses(clause: Clause, pairs: Paired) -> NDArray[np.float64]:
     if clause.metric == "top_k_stability":
         clause.check_axis(ref)
         return metrics.top_k_changed(ref, cand, clause.k or 1, clause.class_axis)
+    if clause.is_list:
+        clause.check_axis(ref)
+        return metrics.lost_from_top(ref, cand, clause.k or 1, clause.class_axis)
     if clause.metric == "within_tolerance":
         return metrics.moved(ref, cand, clause.eps or 0.0)
     return metrics.moved_relatively(ref, cand, clause.eps or 0.0)
@@ -403,7 +406,7 @@ def at_best(clause: Clause, n_units: int, alpha: float) -> float | None:
             return -1.0
     if clause.metric in _SAMPLE:
         return None
-    if clause.metric == "top_k_overlap":
+    if clause.metric == "top_k_overlap" and not clause.is_list:
         n_units = min(n_units, clause.k or 1)
     (_, loss), _ = _loss_limits(clause, np.zeros(n_units), alpha)
     return 1 - loss if clause.kind.at_least else loss

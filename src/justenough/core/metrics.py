@@ -51,6 +51,32 @@ def top_k_changed(reference: Array, candidate: Array, k: int, axis: int) -> Loss
     return any_changed(~(kept | same_tie))
 
 
+def lost_from_top(reference: Array, candidate: Array, k: int, axis: int) -> Losses:
+    """Share of the k largest along `axis` that the candidate's k largest do not hold.
+
+    Ties are shared: values equal at the edge of the k count as the part of them that fits in,
+    so that a candidate which only adds ties loses what the ties lose. Where an output has
+    further axes, the mean over them.
+
+    >>> lost_from_top(np.array([[4., 3., 2., 1.]]), np.array([[4., 1., 2., 3.]]), k=2, axis=1)
+    array([0.5])
+    """
+    whole = np.asarray(np.moveaxis(np.isfinite(candidate), axis, -1).all(-1))
+    here, there = (np.moveaxis(_wide(x), axis, -1) for x in (reference, candidate))
+    there = np.where(whole[..., None], there, 0.0)
+    kept = np.minimum(_places(here, k), _places(there, k)).sum(-1) / k
+    lost = np.where(whole, 1 - np.minimum(kept, 1.0), 1.0)
+    return np.asarray(lost.reshape(len(lost), -1).mean(1))
+
+
+def _places(x: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """The chance of each value to be among the k largest of its last axis, ties at random."""
+    edge = np.partition(x, -k, axis=-1)[..., -k, None]
+    above, tied = x > edge, x == edge
+    left = (k - above.sum(-1, keepdims=True)) / tied.sum(-1, keepdims=True)
+    return np.where(above, 1.0, np.where(tied, left, 0.0))
+
+
 def moved(reference: Array, candidate: Array, eps: float) -> Losses:
     """Whether any output of a row moves by `eps` or more, in the outputs' unit."""
     return any_changed(~(np.abs(_wide(candidate) - _wide(reference)) < eps))

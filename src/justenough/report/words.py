@@ -286,10 +286,14 @@ def _words(c: Clause, units: str, grouped: bool) -> str:
         c.per, "keep every decision" if grouped else "keep their decision"
     )
     eps = f"{c.eps or 0:g} {c.eps_unit}".strip()
+    top = f"of the top {c.k} stay in the top {c.k}"
+    if c.is_list:
+        top = f"of each case's top {c.k} stay in it"
+        top += ", on average over " + (units if c.per == "mean" else f"the worst case of {units}")
     sentences = {
         "decision_stability": f"{some} {kept}",
         "top_k_stability": f"{some} keep the same {c.k} top answers",
-        "top_k_overlap": f"at least {given(c.bound)} of the top {c.k} stay in the top {c.k}",
+        "top_k_overlap": f"at least {given(c.bound)} {top}",
         "within_tolerance": f"{some} move {each} by no more than {eps}",
         "relative_within": f"{some} move {each} by no more than {given(c.eps)} of its value",
         "snr_db": f"outputs differ by a noise at least {bound} dB below the signal",

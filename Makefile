@@ -2,7 +2,13 @@
 PY := .venv/bin/python
 EXTRAS := imaging,openvino,fast,test,dev
 
-.PHONY: setup demo test check bench train clean
+# What bench-compress needs and no repository may hold; a model without its data is left out.
+GIVEN = $(if $(XRAY),--xray $(XRAY)) $(if $(SKIN),--skin $(SKIN)) \
+  $(if $(SKIN_METADATA),--skin-metadata $(SKIN_METADATA)) \
+  $(if $(SKIN_WEIGHTS),--skin-weights $(SKIN_WEIGHTS)) \
+  $(if $(AIMET_PYTHON),--aimet-python $(AIMET_PYTHON)) $(if $(INC_PYTHON),--inc-python $(INC_PYTHON))
+
+.PHONY: setup demo test check bench bench-compress train clean
 
 setup: .venv/.ready
 
@@ -29,6 +35,10 @@ check: setup
 bench: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
 	$(PY) -m benchmarks.run
+
+bench-compress: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
+	$(PY) -m benchmarks.compress --page docs/benchmarks.md $(GIVEN)
 
 train: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch]"

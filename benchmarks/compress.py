@@ -268,11 +268,10 @@ def options() -> argparse.ArgumentParser:
     add("--folder", type=Path, default=Path("build/bench"))
     add("--results", type=Path, default=Path("benchmarks/compress.json"))
     add("--page", type=Path, help="Markdown file to write the whole page of benchmarks to.")
-    add("--xray-model", type=Path, help="DenseNet-121 on chest X-rays.")
-    add("--xray-efficientnet", type=Path, help="EfficientNet-B0 on the same.")
-    add("--xray-cases", type=Path)
-    add("--skin-model", type=Path, help="EfficientNet-B0 on skin lesions.")
-    add("--skin-cases", type=Path)
+    add("--xray", type=Path, help="Tar of chest X-rays.")
+    add("--skin", type=Path, help="Tar of skin lesions.")
+    add("--skin-metadata", type=Path, help="Their table.")
+    add("--skin-weights", type=Path, help="EfficientNet-B0 trained on them, as safetensors.")
     add("--aimet-python", default="", help="Python of an environment that has aimet-onnx.")
     add("--inc-python", default="", help="Python of one that has onnx-neural-compressor.")
     add("--cap", type=float, default=1800.0, help="Seconds that a contender may take.")
@@ -305,9 +304,8 @@ def main() -> None:
         tuple(n for n in CONTENDERS if n in args.contenders),
     )  # fmt: skip
     given = Given(
-        args.folder.resolve(), args.xray_model, args.xray_efficientnet, args.xray_cases,
-        args.skin_model, args.skin_cases,
-    )  # fmt: skip
+        args.folder.resolve(), args.xray, args.skin, args.skin_metadata, args.skin_weights
+    )
     results: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": runtime(threads=args.threads[0], batch=0),

@@ -1,8 +1,9 @@
 """The models of `make bench-compress`, their cases and contracts, fixed before any run."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 from justenough.core.cases import Cases, load_cases
 from justenough.core.contract import Contract, parse_clause
 from justenough.subjects.onnx_model import OnnxModel
+
+RELEASED = Path(__file__).parents[1] / "models"
 
 
 @dataclass(frozen=True)
@@ -66,45 +69,105 @@ class Bench:
 
 @dataclass(frozen=True)
 class Given:
-    """Files that a user may hand over; a model whose files are not there is left out.
+    """What a user hands over; a model whose data are not there is left out.
 
     Attributes:
-        folder: Where the models that can be made are kept.
-        densenet, efficientnet, xray_cases: Two networks on one set of chest X-rays.
-        skin, skin_cases: A network on skin lesions.
+        folder: Where models and cases that can be made are kept.
+        xray: Tar of the chest X-rays; the networks on them are in this repository.
+        skin: Tar of the skin lesions.
+        skin_metadata: Their table.
+        skin_weights: Weights trained on them, which may not be in any repository.
     """
 
     folder: Path
-    densenet: Path | None = None
-    efficientnet: Path | None = None
-    xray_cases: Path | None = None
+    xray: Path | None = None
     skin: Path | None = None
-    skin_cases: Path | None = None
+    skin_metadata: Path | None = None
+    skin_weights: Path | None = None
 
 
 def benches(given: Given) -> Iterator[Bench | str]:
-    """The models in order; a sentence in place of one whose files are not there."""
+    """The models in order; a sentence in place of one whose data are not there."""
     yield _nodules(given.folder)
     yield from _texts(given.folder)
-    chest = "decision_stability >= 0.995"
-    for name, title, model, cases, batch, people in (
-        ("densenet", "DenseNet-121, chest X-rays 224x224", given.densenet, given.xray_cases, 8,
-         "chest X-rays of children as in the test and held-out sets, by patient"),
-        ("chest-efficientnet", "EfficientNet-B0, chest X-rays 224x224", given.efficientnet,
-         given.xray_cases, 8,
-         "chest X-rays of children as in the test and held-out sets, by patient"),
-        ("skin-efficientnet", "EfficientNet-B0, skin lesions 150x200", given.skin,
-         given.skin_cases, 32, "dermatoscopic images as in HAM10000, by lesion"),
-    ):  # fmt: skip
-        if model is None or cases is None:
-            yield f"{name} is left out: no model and cases were given"
-        elif not (model.is_file() and cases.is_file()):
-            yield f"{name} is left out: {model.name} or {cases.name} is not there"
-        else:
-            yield Bench(
-                name, title, str(model.resolve()), str(cases.resolve()), (chest,), batch,
-                population=people,
-            )  # fmt: skip
+    yield from _xrays(given)
+    yield _skin(given)
+
+
+PICTURES = "decision_stability >= 0.995"
+
+
+def _xrays(given: Given) -> Iterator[Bench | str]:
+    """Two networks on the chest X-rays of children."""
+    from justenough.studies.xray import data
+
+    folder = given.folder / "xray"
+    for name, title, network in (
+        ("densenet", "DenseNet-121, chest X-rays 224x224", "densenet121"),
+        ("chest-efficientnet", "EfficientNet-B0, chest X-rays 224x224", "efficientnet_b0"),
+    ):
+        weights = RELEASED / f"xray-{network}.fp16.safetensors"
+        if given.xray is None:
+            yield f"{name} is left out: no tar of chest X-rays was given (XRAY=)"
+            continue
+        cases = _made(folder / "cases.npz", partial(_write_xrays, given.xray))
+        size = (data.SIDE, data.SIDE)
+        model = _made(
+            folder / f"{network}.onnx",
+            partial(_write_network, weights, len(data.CLASSES), 1, size),
+        )
+        yield Bench(
+            name, title, str(model), str(cases), (PICTURES,), 8,
+            population="chest X-rays of children as in the groups held out, by person",
+        )  # fmt: skip
+
+
+def _skin(given: Given) -> Bench | str:
+    """A network on skin lesions."""
+    from justenough.studies.skin import data
+    from justenough.train.held_out import write_cases
+
+    name, folder = "skin-efficientnet", given.folder / "skin"
+    if given.skin is None or given.skin_metadata is None or given.skin_weights is None:
+        return (f"{name} is left out: images, their table and trained weights were not all given "
+                "(SKIN=, SKIN_METADATA=, SKIN_WEIGHTS=)")  # fmt: skip
+    tar, table = given.skin, given.skin_metadata
+    cases = _made(folder / "cases.npz", lambda out: write_cases(data.load(tar, table), out))
+    size = (data.HEIGHT, data.WIDTH)
+    model = _made(
+        folder / "efficientnet_b0.onnx",
+        partial(_write_network, given.skin_weights, len(data.CLASSES), 3, size),
+    )
+    return Bench(
+        name, "EfficientNet-B0, skin lesions 150x200", str(model), str(cases), (PICTURES,), 32,
+        population="dermatoscopic images as in HAM10000, by lesion",
+    )  # fmt: skip
+
+
+def _made(path: Path, write: Callable[[Path], object]) -> Path:
+    """The file at `path`, written now if it is not there."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name("part-" + path.name)
+        write(part)
+        part.replace(path)
+    return path.resolve()
+
+
+def _write_xrays(tar: Path, out: Path) -> None:
+    from justenough.studies.xray import data
+    from justenough.train.held_out import write_cases
+
+    write_cases(data.load(tar), out)
+
+
+def _write_network(
+    weights: Path, classes: int, channels: int, size: tuple[int, int], out: Path
+) -> None:
+    from justenough.train.release import export, load_half
+
+    network, said = load_half(weights, classes, channels)
+    export(network, out, size, said)
 
 
 def _nodules(folder: Path) -> Bench:

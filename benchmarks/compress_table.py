@@ -42,7 +42,7 @@ def section(results: Row) -> str:
         "as the reference passes that take as long. Seconds of ours hold its certification too,",
         "which no other tool does.",
         "",
-        f"{results['date']}; {m['processor']}, {m['cores']} cores, {m['system']}; "
+        f"{results['date']}; {m['processor']}, {m['cores']} cores, {int8_by(m)}, {m['system']}; "
         f"{m['name']} {m['version']}, Python {m['python']}; threads: {threads}; "
         f"a tool is stopped after {s['cap_s']:.0f} s.",
     ]
@@ -51,6 +51,14 @@ def section(results: Row) -> str:
     for bench in results["models"].values():
         lines += ["", *_model(bench)]
     return "\n".join(lines) + "\n"
+
+
+def int8_by(machine: Row) -> str:
+    """Which instructions a machine multiplies int8 with: what int8 is worth depends on them."""
+    flags = machine.get("cpu_flags", ())
+    best = next((f for f in ("amx_int8", "avx512_vnni", "avx_vnni") if f in flags), None)
+    wide = max((f for f in flags if f in ("avx2", "avx512f")), default="no AVX2")
+    return f"int8 by {best}" if best else f"{wide} without VNNI"
 
 
 def _model(bench: Row) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import compress_table
+from benchmarks.compress_table import int8_by
 
 Row = Mapping[str, Any]
 NAMES = {
@@ -37,7 +38,7 @@ def page(results: Row) -> str:
         "fp32 in ONNX Runtime, both sides interleaved in one process with pinned threads: ratio",
         "of medians, 10 % to 90 % over passes in brackets.",
         "",
-        f"{results['date']}; {m['processor']}, {m['cores']} cores, {m['system']}; "
+        f"{results['date']}; {m['processor']}, {m['cores']} cores, {int8_by(m)}, {m['system']}; "
         f"{m['name']} {m['version']}, Python {m['python']}.",
     ]
     for bench in results["models"].values():

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 Array = NDArray[Any]
 ROOT = Path(__file__).parents[2]
 FEATURES, HIDDEN, CLASSES = 64, 384, 4
+SITES = ("first", "second", "readout")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_world import KEEP, Cli, Given, refused
+from small_world import KEEP, SITES, Cli, Given, refused
 
 from justenough.core.cases import load_cases
 from justenough.core.contract import Contract, parse_clause
@@ -21,7 +21,6 @@ from justenough.search.workbench import Workbench, key
 from justenough.subjects.mended import Mended
 from justenough.survey import Road, open_road
 
-SITES = ("first", "second", "readout")
 SHARES = (0.15, 0.35, 0.5)
 
 

@@ -234,6 +234,20 @@ def test_an_edited_variant_needs_fresh_cases(
     assert got.err == "" and summary(out)["steps"][0]["verdict"] == "HELD"
 
 
+def test_a_variant_that_cannot_be_is_refused(given: Given, cli: Cli, tmp_path: Path) -> None:
+    for text, said in (
+        (
+            'calibration = "best"\n[sites]\n',
+            "a calibration 'best'; there are: minmax, minmax-narrow",
+        ),
+        ('[sites]\nthird = "int8"\n', "a site 'third' that the model does not have"),
+        ('[sites]\nfirst = "int9"\n', "no choice 'int9'"),
+    ):
+        wrong = tmp_path / "wrong.toml"
+        wrong.write_text(text)
+        compress_refused(cli, tmp_path, (*given.args, *KEEP, "--variant", wrong), said)
+
+
 # Goals
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from justenough.core.subject import FP32, INT8, ONNXRUNTIME, Runtime, Variant
 from justenough.errors import InputError
 from justenough.search.program import Program, additive_program
+from justenough.subjects.quantize import CALIBRATIONS, NARROW
 from justenough.subjects.sessions import missing_part
 
 HEADROOM = 1.35
@@ -121,8 +122,14 @@ def check_variant(variant: Variant, local: Mapping[str, Sequence[str]]) -> None:
         local: Choices by site in ONNX Runtime, fp32 first.
 
     Raises:
-        InputError: It names one.
+        InputError: It names one, or a calibration that is not there.
     """
+    known_here = [c + n for c in CALIBRATIONS for n in ("", NARROW)]
+    if variant.calibration not in known_here:
+        raise InputError(
+            f"the variant names a calibration {variant.calibration!r}; there are: "
+            f"{', '.join(known_here)}"
+        )
     family = Family(variant.runtime, variant.form, 1)
     for site, choice in variant.picks:
         if site not in local:

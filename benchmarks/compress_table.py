@@ -109,7 +109,7 @@ def _holds(row: Row) -> str:
     judged = row.get("judged", {})
     if row["outcome"] != "done" or not judged:
         return f"{row['outcome'] if row['outcome'] != 'done' else 'nothing'}: {_short(row)}"
-    said = {"HELD": "**yes**", "BROKEN": "no", "UNDECIDED": "not shown"}
+    said = {"HELD": "**yes**", "BROKEN": "no", "UNDECIDED": "not shown", "SLOW": "not judged"}
     word = said.get(judged["verdict"], f"failed: {judged.get('message', '')}")
     if row.get("agreement") is not None:
         word += f" (says {row['agreement']:.2%})"

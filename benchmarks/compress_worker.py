@@ -23,6 +23,8 @@ from justenough.subjects.onnx_model import OnnxModel
 
 Array = NDArray[Any]
 LEAST_FEEDS, MOST_FEEDS = 4, 128
+# A file that slow is not judged: whether its decisions hold is of no use to anybody.
+HOPELESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -160,20 +162,23 @@ def judge(
 
     with np.load(folder / "reference" / "certification.npz", allow_pickle=False) as z:
         exact = {k: z[k] for k in z.files}
+    told = json.loads((folder / "reference" / "result.json").read_text("utf8"))
+    rows = sum(told["parts"][k][0] for k in ("search", "certification"))
     try:
+        timed = races(bench, parts, at, settings, told["seconds"] / rows)
+        if max(r["speedup"] for r in timed.values()) < HOPELESS:
+            return {"verdict": "SLOW", "message": "", "bytes": deployed_bytes(at), "races": timed}
         got = certify(
             bench.path, at, parts.certification, bench.contract, batch=bench.batch,
             threads=settings.threads[0], reference_outputs=exact,
         )  # fmt: skip
     except JustEnoughError as e:
         return {"verdict": "FAILED", "message": str(e)[:300]}
-    told = json.loads((folder / "reference" / "result.json").read_text("utf8"))
-    rows = sum(told["parts"][k][0] for k in ("search", "certification"))
     return {
         "verdict": got.verdict.value,
         "evidence": [evidence_json(e) for e in got.evidence],
         "bytes": deployed_bytes(at),
-        "races": races(bench, parts, at, settings, told["seconds"] / rows),
+        "races": timed,
     }
 
 

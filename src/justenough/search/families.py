@@ -8,7 +8,7 @@ from justenough.core.subject import FP32, INT8, ONNXRUNTIME, Runtime, Variant
 from justenough.errors import InputError
 from justenough.search.program import Program, additive_program
 from justenough.subjects.quantize import CALIBRATIONS, NARROW
-from justenough.subjects.sessions import missing_part
+from justenough.subjects.sessions import devices, missing_part
 
 HEADROOM = 1.35
 
@@ -50,6 +50,7 @@ def families(runtimes: tuple[str, ...]) -> tuple[list[Family], list[str]]:
     notes: list[str] = []
     if "onnxruntime" in runtimes:
         out.append(Family(ONNXRUNTIME, "full", 4))
+        out += [Family(Runtime("onnxruntime", device=d), "plain", 1) for d in devices()]
     if "openvino" in runtimes:
         missing = missing_part(Runtime("openvino"))
         if missing:

@@ -235,7 +235,7 @@ class Workbench:
         Raises:
             InputError: It failed or crashed.
         """
-        if variant.runtime.name == "onnxruntime":
+        if variant.runtime == ONNXRUNTIME:
             return
         rows = next(measure.batches(self.search.cases.inputs, self.batch))
         job = self.job(key(variant), self.file(variant), variant.runtime, rows)

@@ -110,6 +110,12 @@ PROVIDERS = {
 }  # fmt: skip
 
 
+def devices() -> tuple[str, ...]:
+    """Devices beside the cpu that the installed ONNX Runtime has a provider for."""
+    there = ort.get_available_providers()
+    return tuple(d for d, provider in PROVIDERS.items() if d != "cpu" and provider in there)
+
+
 def session(path: Path | str, *, threads: int = 1, device: str = "cpu") -> ort.InferenceSession:
     """An ONNX Runtime session with pinned thread count, nothing spinning, and no log noise.
 

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,3 +155,14 @@ def test_gains_of_sites_add() -> None:
 def test_names_are_the_key_of_a_family() -> None:
     assert len({f.name for f in ALL}) == len(ALL)
     assert replace(NNCF, most=1).name == NNCF.name
+
+
+def test_a_graphics_card_with_a_provider_is_a_runtime_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = ["CUDAExecutionProvider", "DmlExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: there)
+    found, notes = families(("onnxruntime",))
+    cards = [Family(Runtime("onnxruntime", device=d), "plain", 1) for d in ("cuda", "dml")]
+    assert found == [FULL, *cards] and not notes
+    assert [f.name for f in cards] == ["onnxruntime cuda plain", "onnxruntime dml plain"]

@@ -180,7 +180,9 @@ def limits(summary: Said) -> list[tuple[str, str]]:
     flags = [str(f) for f in env.get("cpu_flags") or ()]
     own = names.own(names.runtime_of(summary.get("result")))
     wanted = ("vnni", "amx", *([own] if own != names.EXACT else []))
-    vector = [f for f in flags if any(w in f for w in wanted)] or flags[-3:]
+    widest = [f for f in ("avx512f", "avx2", "avx", "sve2", "sve", "asimd") if f in flags][:1]
+    plain = [f"{f}, no VNNI" if f.startswith("avx") else f for f in widest]
+    vector = [f for f in flags if any(w in f for w in wanted)] or plain or flags[-3:]
     precisions = "int8" if own == names.EXACT else f"int8 and {own}"
     return [
         ("Truth", "It compares with the reference model. It does not say that either is right."),

@@ -89,7 +89,7 @@ class Given:
 def benches(given: Given) -> Iterator[Bench | str]:
     """The models in order; a sentence in place of one whose data are not there."""
     yield _nodules(given.folder)
-    yield from _texts(given.folder)
+    yield _retrieval(given.folder)
     yield from _xrays(given)
     yield _skin(given)
 
@@ -185,33 +185,24 @@ def _nodules(folder: Path) -> Bench:
     )  # fmt: skip
 
 
-def _texts(folder: Path) -> Iterator[Bench]:
-    """MiniLM twice: as a searcher and as a classifier; made when they are not there yet."""
+def _retrieval(folder: Path) -> Bench:
+    """MiniLM as a searcher; made when it is not there yet."""
     from justenough.errors import InputError
 
-    search, classify = folder / "retrieval", folder / "text"
-    if not (search / "cases.npz").is_file():
-        from benchmarks.retrieval import build as build_search
+    where = folder / "retrieval"
+    if not (where / "cases.npz").is_file():
+        from benchmarks.retrieval import build
 
-        build_search(search)
-    if not (classify / "cases.npz").is_file():
-        from benchmarks.text_model import build as build_classifier
-
-        build_classifier(classify)
-    for name, title, where, keep, people in (
-        ("retrieval", "MiniLM-L6 as a searcher: ten best of 1,740 docstrings for a query of 64 "
-         "tokens, top_k_overlap(10) a query", search,
-         "top_k_overlap(10, output=scores, axis=1, per=mean) >= 0.95",
-         "docstrings of Python packages, by source file"),
-        ("text", "MiniLM-L6 with a linear head, 22.6 M weights, 64 tokens", classify,
-         "decision_stability >= 0.98", "docstrings of Python packages, by source file"),
-    ):  # fmt: skip
-        if not (where / "model.onnx").is_file():
-            raise InputError(f"{where} holds cases and no model; move it away to have both made")
-        yield Bench(
-            name, title, str(where / "model.onnx"), str(where / "cases.npz"), (keep,), 32,
-            transformer=True, population=people,
-        )  # fmt: skip
+        build(where)
+    if not (where / "model.onnx").is_file():
+        raise InputError(f"{where} holds cases and no model; move it away to have both made")
+    return Bench(
+        "retrieval",
+        "MiniLM-L6 as a searcher: ten best of 1,740 docstrings for a query of 64 tokens",
+        str(where / "model.onnx"), str(where / "cases.npz"),
+        ("top_k_overlap(10, output=scores, axis=1, per=mean) >= 0.95",), 32, transformer=True,
+        population="docstrings of Python packages, by source file",
+    )  # fmt: skip
 
 
 def save_cases(cases: Cases, path: Path) -> None:

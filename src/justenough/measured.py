@@ -42,6 +42,7 @@ BYTES_VARIANTS, REFINED = 8, 3
 # Of the time that the search has taken so far.
 REPAIR_SHARE = 0.2
 CURVE_POINTS = 6
+PLAIN_INT8 = Family(ONNXRUNTIME, "full", 1)
 
 
 def variant_of(entry: Mapping[str, Any]) -> Variant:
@@ -275,9 +276,10 @@ def _run_all(road: Road, trial: _Trial) -> dict[str, Any]:
     bench = road.bench
     built: dict[str, Any] = {}
     road.progress("search cases", 0.0)
-    failed = bench.answer_all(list(trial.variants.values()))
+    worth = {name: v for name, v in trial.variants.items() if _worth_running(road, trial, v)}
+    failed = bench.answer_all(list(worth.values()))
     trial.skipped.extend(f"{said}; it was skipped" for said in failed.values())
-    for name, v in trial.variants.items():
+    for name, v in worth.items():
         if name in failed:
             continue
         m = bench.measured(v, trial.seconds(v) or 0.0)
@@ -298,6 +300,20 @@ def _run_all(road: Road, trial: _Trial) -> dict[str, Any]:
         }
         built[name]["cost"] = cost_of(road, built[name])
     return built
+
+
+def _worth_running(road: Road, trial: _Trial, variant: Variant) -> bool:
+    """Whether the search cases are run through a variant: not where it is no faster than fp32.
+
+    Int8 everywhere is: its answers have chosen the calibration, and everybody asks for them.
+    """
+    bench = road.bench
+    asked = bench.goal.given is not None or variant == bench.everything(PLAIN_INT8)
+    speed = trial.times[key(variant)]["speedup"]
+    if asked or bench.objective is not None or speed > 1:
+        return True
+    trial.skipped.append(f"{key(variant)} was skipped: it runs at {speed:.2f}x of fp32")
+    return False
 
 
 def race(

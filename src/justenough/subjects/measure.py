@@ -38,8 +38,8 @@ Inputs = Mapping[str, Column]
 SAMPLED_PER_ROW = 256
 CALIBRATION_BYTES = 2**28
 PROFILED_RUNS = 12
-# A profile of a local choice ends after so many seconds, and not before so many runs.
-LOCAL_S, LEAST_RUNS = 1.0, 4
+# A profile ends after so many seconds, one of a local choice sooner, and not before so many runs.
+PROFILED_S, LOCAL_S, LEAST_RUNS = 3.0, 1.0, 5
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def cost_table(
                 onnx.save(model, str(path))
             else:
                 write_variant(model, sites, all_int8(chosen), calibration.ranges, path)
-            got[key] = profile(path, nodes, inputs, threads=threads)
+            got[key] = profile(path, nodes, inputs, threads=threads, seconds=PROFILED_S)
     changes = [
         Local(site, choice, change)
         for choice, at_sites in local.items()

@@ -33,6 +33,7 @@ from justenough.search.mending import mend
 from justenough.search.program import Noise
 from justenough.search.sensitivity import eight_bits, noise_of, sensitivity
 from justenough.search.workbench import key
+from justenough.subjects.quantize import has_activations
 from justenough.survey import Road
 
 SCOUT_S, RACE_S = 0.5, 1.0
@@ -57,6 +58,8 @@ def measure_variants(road: Road) -> dict[str, Any]:
     """Measure sites, propose a chain for each family, time its files and run the search cases."""
     bench = road.bench
     known, notes = families(bench.goal.runtimes)
+    whole = has_activations(bench.model, bench.sites)
+    known = [f for f in known if whole or f.form != "whole"]
     if bench.goal.given is None:
         known, left_out = with_pins(known, bench.goal.pins, bench.choices)
         notes += left_out
@@ -111,7 +114,7 @@ def _search(
     trial.add(first, RACE_S)
     if bench.goal.minimise == "bytes" and not road.late:
         trial.add(list(_refined(road, trial, family, noise, first)), RACE_S)
-    if family.form in ("full", "inputs") and not road.late:
+    if family.form in ("full", "whole", "inputs") and not road.late:
         trial.add(list(_mended(road, trial, family)), RACE_S)
 
 
@@ -192,12 +195,12 @@ def _found(
 ) -> dict[str, Any]:
     bench = road.bench
     built = _run_all(road, trial)
-    plain = next((f for f in (v for v in built.values()) if f["form"] == "full"), None)
+    plain = next((n for n, e in built.items() if e["form"] == "full"), None)
     return {
         "sites": {s.name: {**asdict(s), "choices": None} for s in bench.sites},
         **about,
         "signal": centred_power(bench.raw_score(bench.outputs)),
-        "all_int8": None if plain is None else next(n for n, e in built.items() if e is plain),
+        "all_int8": plain,
         "notes": [*notes, *trial.skipped],
         "gate_s": _gates(road, trial),
         "variants": built,
@@ -279,9 +282,7 @@ def _run_all(road: Road, trial: _Trial) -> dict[str, Any]:
     worth = {name: v for name, v in trial.variants.items() if _worth_running(road, trial, v)}
     failed = bench.answer_all(list(worth.values()))
     trial.skipped.extend(f"{said}; it was skipped" for said in failed.values())
-    for name, v in worth.items():
-        if name in failed:
-            continue
+    for name, v in ((n, v) for n, v in worth.items() if n not in failed):
         m = bench.measured(v, trial.seconds(v) or 0.0)
         pairs = paired(bench.outputs, bench.answers(v), bench.search.cases)
         built[name] = {
@@ -307,9 +308,8 @@ def _worth_running(road: Road, trial: _Trial, variant: Variant) -> bool:
 
     Int8 everywhere is: its answers have chosen the calibration, and everybody asks for them.
     """
-    bench = road.bench
+    bench, speed = road.bench, trial.times[key(variant)]["speedup"]
     asked = bench.goal.given is not None or variant == bench.everything(PLAIN_INT8)
-    speed = trial.times[key(variant)]["speedup"]
     if asked or bench.objective is not None or speed > 1:
         return True
     trial.skipped.append(f"{key(variant)} was skipped: it runs at {speed:.2f}x of fp32")

@@ -240,6 +240,7 @@ def test_a_variant_that_cannot_be_is_refused(given: Given, cli: Cli, tmp_path: P
             'calibration = "best"\n[sites]\n',
             "a calibration 'best'; there are: minmax, minmax-narrow",
         ),
+        ('form = "half"\n[sites]\n', "a form 'half'; there are: full, whole, inputs, nncf, plain"),
         ('[sites]\nthird = "int8"\n', "a site 'third' that the model does not have"),
         ('[sites]\nfirst = "int9"\n', "no choice 'int9'"),
     ):

@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper as nh
@@ -18,9 +19,11 @@ from justenough.subjects.quantize import (
     Ranges,
     find_ranges,
     followers,
+    has_activations,
     int8_nodes,
     least_error_range,
     observed_tensors,
+    unfused,
     with_outputs,
     write_variant,
 )
@@ -128,6 +131,88 @@ def test_weights_are_symmetric_per_channel_and_activations_not(
     scale, zero = stored["w1_scale"], stored["w1_zero_point"]
     assert scale.shape == (32,) and not zero.any() and zero.dtype == np.int8
     assert stored["x_scale"].shape == () and stored["x_zero_point"].dtype == np.uint8
+
+
+@pytest.fixture(scope="module")
+def gated() -> onnx.ModelProto:
+    """Convolutions with SiLU and a squeeze-and-excitation gate, as in EfficientNet."""
+    body = """
+        a = Conv <kernel_shape = [3,3]> (x, w1)
+        sa = Sigmoid(a)
+        b = Mul(a, sa)
+        p = GlobalAveragePool(b)
+        q = Conv(p, w2)
+        g = Sigmoid(q)
+        c = Mul(b, g)
+        d = Conv(c, w3)
+        y = GlobalAveragePool(d)
+    """
+    made = parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> '
+        f"g (float[n,4,12,12] x) => (float[n,5,1,1] y) {{ {body} }}"
+    )
+    rng = np.random.default_rng(3)
+    for k, shape in (("w1", (8, 4, 3, 3)), ("w2", (8, 8, 1, 1)), ("w3", (5, 8, 1, 1))):
+        w = rng.normal(0, np.prod(shape[1:]) ** -0.5, shape).astype(np.float32)
+        made.graph.initializer.append(nh.from_array(w, k))
+    for node in made.graph.node:
+        node.name = node.output[0]
+    return prepare(made)
+
+
+def test_silu_is_two_nodes_and_the_same_again(gated: onnx.ModelProto, tmp_path: Path) -> None:
+    assert [n.op_type for n in gated.graph.node].count("QuickGelu") == 1
+    split = unfused(gated)
+    assert "QuickGelu" not in {n.op_type for n in split.graph.node}
+    assert unfused(gated, set()) == gated
+    x = RNG.normal(size=(3, 4, 12, 12)).astype(np.float32)
+    got = []
+    for k, m in enumerate((gated, split)):
+        onnx.save(m, str(tmp_path / f"{k}.onnx"))
+        got.append(OnnxModel(tmp_path / f"{k}.onnx").run({"x": x})["y"])
+    np.testing.assert_allclose(got[1], got[0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_whole_form_leaves_no_float_between_sites(
+    gated: onnx.ModelProto, tmp_path: Path
+) -> None:
+    sites = find_sites(gated)
+    assert has_activations(gated, sites)
+    x = RNG.normal(size=(64, 4, 12, 12)).astype(np.float32)
+    ranges = calibrate(gated, sites, {"x": x}, batch=16, threads=1).ranges
+    onnx.save(gated, str(tmp_path / "exact.onnx"))
+    exact = OnnxModel(tmp_path / "exact.onnx").run({"x": x})["y"]
+    kinds = {}
+    for form in ("full", "whole"):
+        variant = Variant(all_int8(sites).picks, "minmax-narrow", form=form)
+        write_variant(gated, sites, variant, ranges, tmp_path / f"{form}.onnx")
+        got = OnnxModel(tmp_path / f"{form}.onnx").run({"x": x})["y"]
+        assert np.abs(got - exact).max() < 0.1 * np.abs(exact).max()
+        options = ort.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        options.log_severity_level = 4
+        ort.InferenceSession(str(tmp_path / f"{form}.onnx"), options)
+        written = onnx.load(str(tmp_path / "optimised.onnx")).graph
+        kinds[form] = [n.op_type for n in written.node]
+    assert kinds["whole"].count("QLinearSigmoid") == kinds["whole"].count("QLinearMul") == 2
+    assert "QuickGelu" in kinds["full"] and "QLinearSigmoid" not in kinds["full"]
+    assert kinds["whole"].count("QuantizeLinear") < kinds["full"].count("QuantizeLinear")
+
+
+def test_the_whole_form_splits_only_what_goes_int8(gated: onnx.ModelProto, tmp_path: Path) -> None:
+    sites = find_sites(gated)
+    x = RNG.normal(size=(8, 4, 12, 12)).astype(np.float32)
+    ranges = calibrate(gated, sites, {"x": x}, batch=8, threads=1).ranges
+    last = Variant.of({sites[-1].name: "int8"}, form="whole")
+    write_variant(gated, sites, last, ranges, tmp_path / "last.onnx")
+    ops = [n.op_type for n in onnx.load(str(tmp_path / "last.onnx")).graph.node]
+    assert ops.count("QuickGelu") == 1 and ops.count("Sigmoid") == 1
+
+
+def test_a_model_without_activations_has_no_whole_form(
+    model: onnx.ModelProto, sites: tuple[Site, ...]
+) -> None:
+    assert not has_activations(model, sites)
 
 
 def test_writing_twice_gives_the_same_bytes(

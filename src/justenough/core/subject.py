@@ -101,6 +101,7 @@ class Runtime:
         return Runtime(name, (precisions or ["fp32"])[0], (devices or ["cpu"])[0])
 
 
+FORMS = ("full", "whole", "inputs", "nncf", "plain")
 RUNTIMES = ("onnxruntime", "openvino", "ncnn")
 PRECISIONS = ("fp32", "bf16", "fp16")
 DEVICES = ("cpu", "cuda", "dml", "vulkan")
@@ -116,8 +117,9 @@ class Variant:
         calibration: How the ranges of activations were found.
         runtime: What runs the file.
         form: Where values are rounded: `full`, every tensor between int8 nodes, as ONNX
-            Runtime wants it; `inputs`, what int8 sites read and nothing else; `nncf`, where
-            NNCF puts it for OpenVINO.
+            Runtime wants it; `whole`, the same with activations such as SiLU in int8;
+            `inputs`, what int8 sites read and nothing else; `nncf`, where NNCF puts it for
+            OpenVINO; `plain`, nowhere.
         repairs: What was done to the weights before they were rounded, in order.
     """
 

@@ -128,7 +128,7 @@ def _label(entry: Said, total: int) -> str:
         return stage(entry, total)
     said = " + ".join(f"{c} {n}/{total}" for c, n in counts.items())
     form = str(entry.get("form", ""))
-    return " ".join([brand(text), said, *([form] if form in ("inputs", "nncf") else [])])
+    return " ".join([brand(text), said, *([form] if form in ("inputs", "nncf", "whole") else [])])
 
 
 def _with_calibration(short: str, _: str, entry: Said) -> str:

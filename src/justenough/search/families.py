@@ -4,7 +4,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from justenough.core.subject import FP32, INT8, ONNXRUNTIME, Runtime, Variant
+from justenough.core.subject import FORMS, FP32, INT8, ONNXRUNTIME, Runtime, Variant
 from justenough.errors import InputError
 from justenough.search.program import Program, additive_program
 from justenough.subjects.quantize import CALIBRATIONS, NARROW
@@ -49,7 +49,7 @@ def families(runtimes: tuple[str, ...]) -> tuple[list[Family], list[str]]:
     out: list[Family] = []
     notes: list[str] = []
     if "onnxruntime" in runtimes:
-        out.append(Family(ONNXRUNTIME, "full", 4))
+        out += [Family(ONNXRUNTIME, "full", 4), Family(ONNXRUNTIME, "whole", 3)]
         out += [Family(Runtime("onnxruntime", device=d), "plain", 1) for d in devices()]
     if "openvino" in runtimes:
         missing = missing_part(Runtime("openvino"))
@@ -123,13 +123,17 @@ def check_variant(variant: Variant, local: Mapping[str, Sequence[str]]) -> None:
         local: Choices by site in ONNX Runtime, fp32 first.
 
     Raises:
-        InputError: It names one, or a calibration that is not there.
+        InputError: It names one, or a calibration or a form that is not there.
     """
     known_here = [c + n for c in CALIBRATIONS for n in ("", NARROW)]
     if variant.calibration not in known_here:
         raise InputError(
             f"the variant names a calibration {variant.calibration!r}; there are: "
             f"{', '.join(known_here)}"
+        )
+    if variant.form not in FORMS:
+        raise InputError(
+            f"the variant names a form {variant.form!r}; there are: {', '.join(FORMS)}"
         )
     family = Family(variant.runtime, variant.form, 1)
     for site, choice in variant.picks:
@@ -186,7 +190,7 @@ def worth_searching(
         if f.form == "plain" or f.name not in boldest_s:
             continue
         # Only ONNX Runtime converts at every border, so that fewer int8 sites can be faster.
-        room = HEADROOM if f.form == "full" else 1.0
+        room = HEADROOM if f.form in ("full", "whole") else 1.0
         if boldest_s[f.name] < min(room * safe, HEADROOM * best):
             out.append(f)
     return out

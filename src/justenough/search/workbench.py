@@ -5,7 +5,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -370,6 +370,8 @@ class Workbench:
             )  # fmt: skip
         if full:
             return build_program(self.cost_table)
+        if family.form == "whole":
+            return build_program(self._cost_table("profile/whole", {}, "whole"))
 
         def run() -> dict[str, Any]:
             from justenough.subjects.openvino_variants import seconds_by_site
@@ -425,15 +427,23 @@ class Workbench:
             for c in open_here:
                 if FORMS[c].integer and site in computed:
                     by_choice.setdefault(c, []).append(site)
+        found = self._cost_table("profile", by_choice, "full")
+        seen = {(c.site, c.choice) for c in found.local}
+        more = [Local(s, c, 0.0) for s, c in self.goal.pins
+                if c in self.local.get(s, ()) and (s, c) not in seen]  # fmt: skip
+        return replace(found, local=(*found.local, *more))
+
+    def _cost_table(self, step: str, by_choice: Mapping[str, list[str]], form: str) -> CostTable:
+        """The cost table of a form of file, recorded as `step`."""
 
         def run() -> dict[str, Any]:
             self.progress("profile", 0.0)
             table = measure.cost_table(
                 self.model, self.sites, self.calibrated, self.one_batch,
-                threads=self.threads, local=by_choice,
+                threads=self.threads, local=by_choice, form=form,
             )  # fmt: skip
             files = 3 + len(by_choice)
-            self.spent("profile", files * measure.PROFILED_RUNS * self.batch)
+            self.spent(step, files * measure.PROFILED_RUNS * self.batch)
             return {
                 "units": [(u.name, u.site, u.parents, u.fp32_s, u.int8_s) for u in table.units],
                 "edges": [
@@ -444,16 +454,12 @@ class Workbench:
                 "local": [(c.site, c.choice, c.change_s) for c in table.local],
             }
 
-        got = self.store.once("profile", run)
-        local = [Local(s, c, change) for s, c, change in got["local"]]
-        seen = {(c.site, c.choice) for c in local}
-        local += [Local(s, c, 0.0) for s, c in self.goal.pins
-                  if c in self.local.get(s, ()) and (s, c) not in seen]  # fmt: skip
+        got = self.store.once(step, run)
         return CostTable(
             tuple(Unit(n, s, tuple(p), f, q) for n, s, p, f, q in got["units"]),
             tuple(Edge(p, tuple(c), q, d, f) for p, c, q, d, f in got["edges"]),
             got["fp32_s"],
-            tuple(local),
+            tuple(Local(s, c, change) for s, c, change in got["local"]),
         )
 
 

@@ -28,6 +28,7 @@ from justenough.subjects.quantize import (
     find_ranges,
     int8_nodes,
     observed_tensors,
+    unfused,
     with_outputs,
     write_variant,
 )
@@ -219,6 +220,7 @@ def cost_table(
     *,
     threads: int,
     local: Mapping[str, Sequence[str]] = {},
+    form: str = "full",
 ) -> CostTable:
     """Profile the model in float32, in int8, and with every other site in int8.
 
@@ -232,7 +234,9 @@ def cost_table(
         inputs: One batch, of the size to optimise for.
         threads: Threads to optimise for.
         local: Sites by local choice, all open there, whose costs are wanted too.
+        form: `full` or `whole`.
     """
+    model = unfused(model) if form == "whole" else model
     names = {n.name: n.name for n in model.graph.node}
     nodes = {**{t: n.name for n in model.graph.node for t in n.output}, **names}
     files = {"fp32": (), "int8": tuple(sites), "mixed": tuple(sites[1::2])}
@@ -243,7 +247,7 @@ def cost_table(
             if key == "fp32":
                 onnx.save(model, str(path))
             else:
-                write_variant(model, sites, all_int8(chosen), calibration.ranges, path)
+                write_variant(model, sites, all_int8(chosen, form), calibration.ranges, path)
             got[key] = profile(path, nodes, inputs, threads=threads, seconds=PROFILED_S)
     changes = [
         Local(site, choice, change)
@@ -252,13 +256,13 @@ def cost_table(
             model, [s for s in sites if s.name in at_sites], choice, got["fp32"], inputs, threads
         ).items()
     ]
-    edges = tensor_edges(model, sites)
+    edges = tensor_edges(model, sites, form)
     rows = len(next(iter(inputs.values())))
     values = {e.tensor: rows * calibration.sizes.get(e.tensor, 0.0) for e in edges}
-    mixed = int8_nodes(model, sites, all_int8(files["mixed"]))
+    mixed = int8_nodes(model, sites, all_int8(files["mixed"], form))
     crossed = sum(values[e.tensor] * e.crossings(mixed) for e in edges)
     convert_s = got["mixed"].conversions / crossed if crossed else 0.0
-    units = _units(model, sites, got["fp32"].by_node, got["int8"].by_node)
+    units = _units(model, sites, got["fp32"].by_node, got["int8"].by_node, form)
     at = {u.name: k for k, u in enumerate(units)}
     table = tuple(
         Edge(
@@ -319,9 +323,9 @@ def owners(model: onnx.ModelProto, written: onnx.ModelProto) -> dict[str, str]:
     return out
 
 
-def all_int8(sites: Sequence[Site]) -> Variant:
+def all_int8(sites: Sequence[Site], form: str = "full") -> Variant:
     """The variant that has every one of `sites` in int8."""
-    return Variant.of({s.name: INT8.name for s in sites})
+    return Variant.of({s.name: INT8.name for s in sites}, form=form)
 
 
 def _units(
@@ -329,9 +333,10 @@ def _units(
     sites: Sequence[Site],
     fp32: Mapping[str, float],
     int8: Mapping[str, float],
+    form: str,
 ) -> tuple[Unit, ...]:
     """Nodes that can run in int8, in graph order, with what each costs both ways."""
-    everything = int8_nodes(model, sites, all_int8(sites))
+    everything = int8_nodes(model, sites, all_int8(sites, form))
     site_of = {n: s.name for s in sites for n in s.nodes}
     constants = initializer_names(model.graph)
     made = {t: n.name for n in model.graph.node for t in n.output}
@@ -369,9 +374,11 @@ class TensorEdge:
         return (not writes) + sum(c not in int8 for c in self.consumers)
 
 
-def tensor_edges(model: onnx.ModelProto, sites: Sequence[Site]) -> list[TensorEdge]:
+def tensor_edges(
+    model: onnx.ModelProto, sites: Sequence[Site], form: str = "full"
+) -> list[TensorEdge]:
     """The tensors next to nodes that can run in int8."""
-    everything = int8_nodes(model, sites, all_int8(sites))
+    everything = int8_nodes(model, sites, all_int8(sites, form))
     constants = initializer_names(model.graph)
     made = {t: n for n in model.graph.node for t in n.output}
     readers: dict[str, list[str]] = defaultdict(list)

@@ -37,6 +37,10 @@ FOLLOWERS = frozenset(
     {"Relu", "Clip", "Add", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten",
      "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Resize"}
 )  # fmt: skip
+# What the form `whole` runs in int8 as well. Each alone is slower so than in float, but where one
+# follows the other no conversion is left between them.
+ACTIVATIONS = frozenset({"LeakyRelu", "Mul", "Sigmoid"})
+SIGMOID_RANGE = (0.0, 1.0)
 FLOAT_OUTPUT = ("MatMul", "Gemm")
 
 
@@ -94,17 +98,18 @@ def int8_nodes(model: onnx.ModelProto, sites: Iterable[Site], variant: Variant) 
     """Names of the nodes that run in int8 under `variant`: its sites and their followers."""
     picked = set(variant.sites("int8"))
     chosen = {n for s in sites if s.name in picked for n in s.nodes}
-    return chosen | followers(model, chosen)
+    return chosen | followers(model, chosen, variant.form)
 
 
-def followers(model: onnx.ModelProto, chosen: set[str]) -> set[str]:
+def followers(model: onnx.ModelProto, chosen: set[str], form: str = "full") -> set[str]:
     """Nodes of `FOLLOWERS` all of whose data come from `chosen` nodes or other followers."""
+    kinds = FOLLOWERS | ACTIVATIONS if form == "whole" else FOLLOWERS
     constants, types = initializer_names(model.graph), types_of(model)
     made: dict[str, str] = {}
     out: set[str] = set()
     for node in model.graph.node:
         made.update(dict.fromkeys(node.output, node.name))
-        if node.op_type not in FOLLOWERS or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in kinds or node.domain not in ("", "ai.onnx"):
             continue
         floats = [t for t in node.input if t and types.get(t) in (None, onnx.TensorProto.FLOAT)]
         # A bias added to a MatMul stays float: the runtime fuses it into the int8 product.
@@ -138,17 +143,53 @@ def _left_float(model: onnx.ModelProto, chosen: set[str], candidates: set[str]) 
     return out
 
 
+def has_activations(model: onnx.ModelProto, sites: Iterable[Site]) -> bool:
+    """Whether the form `whole` runs anything in int8 that `full` does not."""
+    chosen = {n for s in sites for n in s.nodes}
+    split = unfused(model)
+    return followers(split, chosen, "whole") != followers(split, chosen)
+
+
 def observed_tensors(model: onnx.ModelProto, sites: Iterable[Site]) -> list[str]:
     """Float tensors that may get a Q/DQ pair: inputs and outputs of sites and followers."""
-    everything = int8_nodes(model, sites, Variant.of({s.name: "int8" for s in sites}))
+    split = unfused(model)
+    picks = {s.name: "int8" for s in sites}
+    everything = int8_nodes(split, sites, Variant.of(picks, form="whole"))
     constants, types = initializer_names(model.graph), types_of(model)
+    there = {t for n in model.graph.node for t in n.output} | {i.name for i in model.graph.input}
     out: dict[str, None] = {}
-    for node in model.graph.node:
+    for node in split.graph.node:
         if node.name in everything:
             for t in (*node.input, *node.output):
-                if t and t not in constants and types.get(t) in (None, onnx.TensorProto.FLOAT):
+                if t in there - constants and types.get(t) in (None, onnx.TensorProto.FLOAT):
                     out[t] = None
     return list(out)
+
+
+def unfused(model: onnx.ModelProto, only: set[str] | None = None) -> onnx.ModelProto:
+    """A copy of a prepared model with SiLU as Sigmoid and Mul, which int8 kernels are for.
+
+    The Mul keeps the node's name and its result the tensor's.
+
+    Args:
+        model: Prepared graph.
+        only: Names of the nodes; all where None.
+    """
+    out = copy.deepcopy(model)
+    nodes: list[onnx.NodeProto] = []
+    for n in out.graph.node:
+        alpha = next((a.f for a in n.attribute if a.name == "alpha"), 1.702)
+        if n.op_type != "QuickGelu" or alpha != 1.0 or (only is not None and n.name not in only):
+            nodes.append(n)
+            continue
+        gate, x = f"{n.output[0]}/sigmoid", n.input[0]
+        nodes.append(onnx.helper.make_node("Sigmoid", [x], [gate], f"{n.name}/sigmoid"))
+        nodes.append(onnx.helper.make_node("Mul", [x, gate], list(n.output), n.name))
+        info = onnx.helper.make_tensor_value_info(gate, onnx.TensorProto.FLOAT, None)
+        out.graph.value_info.append(info)
+    del out.graph.node[:]
+    out.graph.node.extend(nodes)
+    return out
 
 
 def with_outputs(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
@@ -220,6 +261,8 @@ def write_variant(
     if local:
         model = apply_local(model, sites, local, rounding)
     extra: dict[str, Any] = {}
+    if variant.form == "whole":
+        model = unfused(model, int8_nodes(unfused(model), sites, variant))
     if variant.form == "inputs":
         picked = set(variant.sites("int8"))
         nodes = {n for s in sites if s.name in picked for n in s.nodes}
@@ -230,8 +273,11 @@ def write_variant(
         t: TensorData(lowest=np.float32(lo), highest=np.float32(hi))
         for t, (lo, hi) in ranges.of(variant.calibration).items()
     }
+    gates = (n for n in model.graph.node if n.op_type == "Sigmoid" and n.name in nodes)
+    low, high = map(np.float32, SIGMOID_RANGE)
+    limits |= {n.output[0]: TensorData(lowest=low, highest=high) for n in gates}
     quantizer = QDQQuantizer(
-        model if local else copy.deepcopy(model),
+        model if local or variant.form == "whole" else copy.deepcopy(model),
         per_channel=True,
         reduce_range=top_code(variant.calibration) == NARROW_TOP,
         weight_qType=QuantType.QInt8,

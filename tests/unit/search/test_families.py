@@ -11,6 +11,7 @@ from justenough.search import families as module
 from justenough.search.families import HEADROOM, Family, families, site_program, worth_searching
 
 FULL = Family(ONNXRUNTIME, "full", 4)
+ONNX = [FULL, Family(FULL.runtime, "whole", 3)]
 BF16 = Runtime("openvino", "bf16")
 PLAIN = Family(BF16, "plain", 1)
 NNCF, INPUTS = Family(BF16, "nncf", 3), Family(BF16, "inputs", 3)
@@ -35,7 +36,7 @@ def test_a_family_names_and_makes_its_variants() -> None:
 
 def test_only_runtimes_that_are_asked_for_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "missing_part", lacking("openvino", "ncnn"))
-    assert families(("onnxruntime",)) == ([FULL], [])
+    assert families(("onnxruntime",)) == (ONNX, [])
     found, notes = families(("ncnn",))
     assert found == [] and notes == ["ncnn is not installed"]
 
@@ -47,7 +48,7 @@ def test_openvino_is_only_missed_where_it_helps(
     monkeypatch.setattr(module, "missing_part", lacking("openvino"))
     monkeypatch.setattr("platform.machine", lambda: machine)
     found, said = families(("onnxruntime", "openvino"))
-    assert found == [FULL] and len(said) == notes
+    assert found == ONNX and len(said) == notes
     assert all("on x86 it brings bf16" in s for s in said)
 
 
@@ -164,5 +165,5 @@ def test_a_graphics_card_with_a_provider_is_a_runtime_of_its_own(
     monkeypatch.setattr(ort, "get_available_providers", lambda: there)
     found, notes = families(("onnxruntime",))
     cards = [Family(Runtime("onnxruntime", device=d), "plain", 1) for d in ("cuda", "dml")]
-    assert found == [FULL, *cards] and not notes
+    assert found == [*ONNX, *cards] and not notes
     assert [f.name for f in cards] == ["onnxruntime cuda plain", "onnxruntime dml plain"]

@@ -58,7 +58,7 @@ def measure_variants(road: Road) -> dict[str, Any]:
     """Measure sites, propose a chain for each family, time its files and run the search cases."""
     bench = road.bench
     known, notes = families(bench.goal.runtimes)
-    whole = has_activations(bench.model, bench.sites)
+    whole = bench.objective is None and has_activations(bench.model, bench.sites)
     known = [f for f in known if whole or f.form != "whole"]
     if bench.goal.given is None:
         known, left_out = with_pins(known, bench.goal.pins, bench.choices)

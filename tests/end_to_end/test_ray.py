@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -150,6 +152,11 @@ def scene_failures(folder: Path) -> dict[str, Any]:
 def played(scene: str, folder: Path) -> Any:
     """What a scene returns from a process of its own, in which a warning is an error."""
     free = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    # Short, for sockets lie in it; and of its own, for Ray remembers clusters that were killed.
+    own = Path(tempfile.mkdtemp(prefix="r"))
+    if scene == "scene_kill":
+        (own / "ray").mkdir()
+        (own / "ray/ray_current_cluster").write_text("127.0.0.1:1")
     out = subprocess.run(
         [sys.executable, "-W", "error", __file__, scene, folder],
         capture_output=True,
@@ -159,9 +166,11 @@ def played(scene: str, folder: Path) -> Any:
         env={
             **free,
             "PYTHONPATH": os.pathsep.join(sys.path),
+            "RAY_TMPDIR": str(own),
             "RAY_AUTH_MODE": "disabled",  # or Ray leaves a token in the home folder
         },
     )
+    shutil.rmtree(own, ignore_errors=True)
     assert out.returncode == 0, out.stderr
     *before, last = out.stdout.splitlines()
     assert scene == "scene_node" or not before, "Ray itself stays quiet; its test cluster does not"
@@ -175,6 +184,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_killed_worker_changes_no_answer(folder: Path) -> None:
+    """Nor does a cluster that was killed before and is still on record."""
     expected = answers(InProcess(), folder)
     got = played("scene_kill", folder)
     assert got["found"] == expected

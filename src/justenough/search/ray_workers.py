@@ -10,9 +10,11 @@ import os
 import pickle
 import re
 import socket
+import tempfile
 import threading
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -29,6 +31,7 @@ from justenough.search.workers import (
 )
 
 Array = NDArray[Any]
+_ADDRESS = re.compile(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d{1,5})")
 TRIES = 3  # a job may lose its machine, the next one too, and is not to blame
 
 
@@ -79,7 +82,7 @@ def open_ray(spec: str, *, threads: int) -> Pool:
 def _connect(ray: Any, spec: str) -> None:
     # Ray itself tries a cluster that is not there for minutes.
     address = spec if "://" in spec else os.environ.get("RAY_ADDRESS", "")
-    found = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d{1,5})", address)
+    found = _ADDRESS.fullmatch(address)
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         if found:
@@ -89,13 +92,31 @@ def _connect(ray: Any, spec: str) -> None:
             if "://" in spec:
                 ray.init(spec, **quiet)
             else:
-                ray.init(include_dashboard=False, **quiet)
+                fresh = {"address": "local"} if not address and _is_gone() else {}
+                ray.init(include_dashboard=False, **fresh, **quiet)
     except Exception as e:  # ray and grpc raise types of their own
         where = f" at {address}" if address != spec and address else ""
         raise InputError(
             f"workers={spec!r} cannot be reached{where} ({sentence(e)}); check that Ray runs "
             "there, and with the RAY_AUTH_MODE that is set here"
         ) from e
+
+
+def _is_gone() -> bool:
+    """Whether the cluster that Ray thinks runs on this machine does not answer.
+
+    A cluster whose process was killed stays on record, and Ray tries it for minutes.
+    """
+    held = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray/ray_current_cluster"
+    try:
+        found = _ADDRESS.fullmatch(held.read_text().strip())
+        if found:
+            socket.create_connection((found[1], int(found[2])), 2).close()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return not found
 
 
 class Remote:

@@ -1,6 +1,11 @@
 """Leaves out the modules that need PyTorch or OpenVINO where it is not installed, and says so."""
 
 import importlib.util
+import signal
+
+# In the background of a script Ctrl-C is ignored, and processes of tests would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TORCH = importlib.util.find_spec("torch") is not None
 NEED_TORCH = [

@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -434,13 +435,8 @@ def agreement(predicted: dict[str, float], real: dict[str, float]) -> tuple[floa
     return float(np.corrcoef(np.log(p), np.log(r))[0, 1]), float(np.median(p / r))
 
 
-GATES = [
-    Gate("y"),
-    Gate("y", k=2),
-    Gate("y", kind="cut", column=1, cut=0.3),
-    Gate("y", kind="cut", cut=0.3),
-    None,
-]
+CUT = Gate("y", kind="cut", cut=0.3)
+GATES = [Gate("y"), Gate("y", k=2), replace(CUT, column=1), CUT, None]
 
 
 @pytest.mark.parametrize("gate", GATES, ids=["top1", "top2", "column", "cut", "power"])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
+from justenough.stats.ranks import top_places
 
 Array = NDArray[Any]
 Losses = NDArray[np.float64]
@@ -64,17 +65,9 @@ def lost_from_top(reference: Array, candidate: Array, k: int, axis: int) -> Loss
     whole = np.asarray(np.moveaxis(np.isfinite(candidate), axis, -1).all(-1))
     here, there = (np.moveaxis(_wide(x), axis, -1) for x in (reference, candidate))
     there = np.where(whole[..., None], there, 0.0)
-    kept = np.minimum(_places(here, k), _places(there, k)).sum(-1) / k
+    kept = np.minimum(top_places(here, k), top_places(there, k)).sum(-1) / k
     lost = np.where(whole, 1 - np.minimum(kept, 1.0), 1.0)
     return np.asarray(lost.reshape(len(lost), -1).mean(1))
-
-
-def _places(x: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """The chance of each value to be among the k largest of its last axis, ties at random."""
-    edge = np.partition(x, -k, axis=-1)[..., -k, None]
-    above, tied = x > edge, x == edge
-    left = (k - above.sum(-1, keepdims=True)) / tied.sum(-1, keepdims=True)
-    return np.where(above, 1.0, np.where(tied, left, 0.0))
 
 
 def moved(reference: Array, candidate: Array, eps: float) -> Losses:

@@ -110,9 +110,14 @@ def top_weights(scores: ArrayLike, k: int) -> _Vector:
     scores = finite_vector("scores", scores)
     if not 1 <= k <= len(scores):
         raise InputError(f"k is {k}; with {len(scores)} rows it must lie in 1..{len(scores)}")
-    threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
+    return top_places(scores, k)
+
+
+def top_places(scores: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """`top_weights` along the last axis of finite scores (..., n), k in 1..n."""
+    threshold = np.partition(scores, -k, axis=-1)[..., -k, None]
     above, equal = scores > threshold, scores == threshold
-    left = (k - np.count_nonzero(above)) / np.count_nonzero(equal)
+    left = (k - above.sum(-1, keepdims=True)) / equal.sum(-1, keepdims=True)
     return np.where(above, 1.0, np.where(equal, left, 0.0))
 
 

@@ -32,7 +32,7 @@ CALIBRATIONS = ("minmax", "percentile", "mse")
 NARROW = "-narrow"
 PERCENTILE = 99.99
 # Nodes that go int8 when everything that feeds them is: they then run on int8 data and save
-# the conversions. Activations such as SiLU, GELU, Sigmoid are slower in int8 and stay float.
+# the conversions. Activations such as SiLU, GELU, Sigmoid stay float but in the form `whole`.
 FOLLOWERS = frozenset(
     {"Relu", "Clip", "Add", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten",
      "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Resize"}

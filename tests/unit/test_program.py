@@ -1,6 +1,8 @@
 """The program finds what trying everything finds."""
 
+import ctypes
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -9,7 +11,7 @@ import pytest
 
 from justenough.core.subject import INT8, Variant
 from justenough.cost.table import CostTable, Edge, Local, Unit
-from justenough.search.program import build_program
+from justenough.search.program import build_program, hushed
 
 
 def _unit_states(table: CostTable, picked: frozenset[str]) -> list[bool]:
@@ -149,3 +151,15 @@ def test_a_budget_of_nothing_keeps_the_exact_model() -> None:
 def test_sites_come_in_the_order_of_their_units() -> None:
     units = tuple(Unit(n, s, (), 1.0, 1.0) for n, s in (("a", "y"), ("b", "x"), ("c", "y")))
     assert CostTable(units, (), 3.0).sites == ("y", "x")
+
+
+def test_what_the_solver_prints_by_itself_does_not_reach_standard_output(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    libc = ctypes.CDLL(None)
+    sys.stdout.write("before\n")
+    with hushed():
+        libc.printf(b"a line of debugging\n")
+    libc.printf(b"after\n")
+    libc.fflush(None)
+    assert capfd.readouterr().out == "before\nafter\n"

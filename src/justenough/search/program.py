@@ -4,7 +4,11 @@ Noise power nearly adds over sites, and time over nodes and conversions, so one 
 program per budget is enough; the run store keeps what was predicted beside what was measured.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,17 +88,44 @@ class Program:
             elif (site, choice) not in noise or over[k]:
                 high[k] = 0
         unit = float(np.abs(self.cost).max(initial=0.0)) or 1.0
-        found = milp(
-            self.cost / unit,
-            constraints=[LinearConstraint(vstack(rows), -np.inf, np.concatenate(limits))],
-            integrality=integral,
-            bounds=Bounds(low, high),
-            options={"time_limit": 20.0},
-        )
+        with hushed():
+            found = milp(
+                self.cost / unit,
+                constraints=[LinearConstraint(vstack(rows), -np.inf, np.concatenate(limits))],
+                integrality=integral,
+                bounds=Bounds(low, high),
+                options={"time_limit": 20.0},
+            )
         if found.x is None:
             return None
         chosen = {s: c for (s, c), on in zip(self.picks, found.x, strict=False) if on > 0.5}
         return Variant.of(chosen), self.base + unit * float(found.fun)
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Nothing that C code prints meanwhile reaches standard output.
+
+    HiGHS prints a line of its debugging for some programs, whatever it is told; between the
+    lines of a result, or in a pipe that someone reads, it is noise.
+    """
+    libc = ctypes.CDLL(None)
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+    except (OSError, ValueError, AttributeError):  # there is no standard output
+        yield
+        return
+    libc.fflush(None)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(kept, 1)
+        os.close(nowhere)
+        os.close(kept)
 
 
 def additive_program(change: Mapping[tuple[str, str], float], base: float) -> Program:

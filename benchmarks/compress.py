@@ -32,7 +32,7 @@ CONTENDERS = (
 )  # fmt: skip
 AT_BATCH_1 = ("chest-efficientnet", "skin-efficientnet")
 JUDGE_CAP_S = 3600.0
-WATCH_S = 0.1
+WATCH_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def watched(command: Sequence[str], log: Path, cap_s: float) -> Ended:
     """Run a command under a time limit, its words in `log`, its memory watched.
 
     Memory is the high-water mark of the process itself, or what it and its children held at one
-    time where that was more (proportional set sizes, ten times a second). Linux only; 0 elsewhere.
+    time where that was more (proportional set sizes, twice a second). Linux only; 0 elsewhere.
     """
     start = time.perf_counter()
     surroundings = {

@@ -45,6 +45,11 @@ NET = (
     "c = Conv<pads=[1,1,1,1]>(b,w2,b2) d = Add(c,b) e = Relu(d) p = GlobalAveragePool(e) "
     "f = Flatten(p) y = Gemm<transB=1>(f,w3,b3) }"
 )
+ATTENTION = (
+    "g (float[N,6,16] x) => (float[N,6,16] y) { q = MatMul(x,wq) k = MatMul(x,wk) "
+    "v = MatMul(x,wv) kt = Transpose<perm=[0,2,1]>(k) s = MatMul(q,kt) p = Softmax<axis=-1>(s) "
+    "a = MatMul(p,v) o = MatMul(a,wo) h = Add(o,x) z = Relu(h) y = MatMul(z,wy) }"
+)
 SHAPES = {
     "w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 8, 3, 3), "b2": (8,), "w3": (5, 8), "b3": (5,),
 }  # fmt: skip
@@ -100,6 +105,21 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Net:
     ]
     model = save(folder / "net.onnx", NET, weights)
     x = rng.normal(size=(16, 3, 12, 12)).astype(np.float32)
+    everything = apart.nncf_quantize(model, {"x": x}, folder / "all.xml")
+    return Net(model, everything, find_sites(onnx.load(model)), x)
+
+
+@pytest.fixture(scope="module")
+def attention(tmp_path_factory: pytest.TempPathFactory) -> Net:
+    """Attention over rows one of whose columns is far larger than the others."""
+    pytest.importorskip("nncf")
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("attention")
+    names = ("wq", "wk", "wv", "wo", "wy")
+    weights = [(n, (0.2 * rng.normal(size=(16, 16))).astype(np.float32)) for n in names]
+    model = save(folder / "net.onnx", ATTENTION, weights)
+    x = rng.normal(size=(32, 6, 16)).astype(np.float32)
+    x[..., 3] *= 40
     everything = apart.nncf_quantize(model, {"x": x}, folder / "all.xml")
     return Net(model, everything, find_sites(onnx.load(model)), x)
 
@@ -376,3 +396,28 @@ def test_nncf_that_dies_while_it_writes_leaves_no_model(
     with pytest.raises(InputError, match="NNCF ended with code -9: it said nothing"):
         apart.nncf_quantize(net.model, {"x": net.x}, out)
     assert not out.exists() and not out.with_suffix(".rows.npz").exists()
+
+
+# Attention
+
+
+def test_scales_are_moved_into_weights_where_there_is_attention(net: Net, attention: Net) -> None:
+    moved = [
+        sum(o.get_friendly_name().endswith("/nncf_smooth_quant") for o in graph.get_ops())
+        for graph in (read_model(net.everything), read_model(attention.everything))
+    ]
+    assert moved[0] == 0 and moved[1] > 0
+
+
+def test_sites_put_back_read_values_without_the_moved_scales(
+    attention: Net, tmp_path: Path
+) -> None:
+    names = [s.name for s in attention.sites]
+    power = float((open_openvino(attention.model).run(None, {"x": attention.x})[0] ** 2).mean())
+    # The products of attention have no weights, are no sites, and stay as NNCF wants them.
+    assert attention.noise(attention.variant([], tmp_path / "none.xml")) < 1e-3 * power
+    whole = attention.noise(attention.variant(names, tmp_path / "all.xml"))
+    assert 0 < whole < 1e-2 * power
+    for name in names:  # each alone in float: no noise of another scale comes in
+        rest = [n for n in names if n != name]
+        assert attention.noise(attention.variant(rest, tmp_path / "rest.xml")) < 2 * whole

@@ -28,6 +28,8 @@ def nncf_quantize(
 
     Of NNCF this takes where it rounds. Its ranges clip (they are means over rows) and its bias
     correction gave nothing (docs/log.md): `openvino_variants.write_excluding` sets the ranges.
+    A graph with attention is called a transformer, as NNCF asks: it then leaves alone what
+    attention cannot bear in int8 and moves scales from activations into weights (SmoothQuant).
 
     Args:
         model: ONNX file.
@@ -76,10 +78,22 @@ def _run(model: str, rows: str, out: str, narrow: str) -> None:
         disable_bias_correction=True,
         activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
     )
+    graph = ov.Core().read_model(model)
     quantized = nncf.quantize(
-        ov.Core().read_model(model), data, subset_size=n, advanced_parameters=settings
-    )
+        graph, data, subset_size=n, advanced_parameters=settings,
+        model_type=nncf.ModelType.TRANSFORMER if _attends(graph) else None,
+    )  # fmt: skip
     ov.save_model(quantized, out, compress_to_fp16=False)
+
+
+def _attends(graph: Any) -> bool:
+    """Whether a softmax weighs the rows of a product, which is what attention is."""
+    return any(
+        reader.get_node().get_type_name() == "MatMul"
+        for node in graph.get_ops()
+        if node.get_type_name() in ("Softmax", "SoftMax")
+        for reader in node.output(0).get_target_inputs()
+    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from justenough.subjects.openvino_session import open_openvino, read_model
 Array = NDArray[Any]
 PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 BARE = "/WithoutBiases"
+SMOOTHED = "/nncf_smooth_quant"
 PROFILED_S = 2.0
 
 
@@ -30,8 +31,9 @@ def write_excluding(
     """Write NNCF's model with our ranges, and every site but those in `int8` put back to float.
 
     A site gets its own weights and bias back, for NNCF rounds the one and shifts the other,
-    and the rounding of values that only such sites write or read is taken out. One run of NNCF
-    so serves every choice of sites.
+    and what it reads without the scales that SmoothQuant moved into its weights; the rounding
+    of values that only such sites write or read is taken out. One run of NNCF so serves every
+    choice of sites.
 
     Args:
         quantized: IR that NNCF wrote for all of the model.
@@ -82,9 +84,18 @@ def _restore(node: Any, exact: Any) -> None:
         if source.get_type_name() == "Constant":
             held = ov.opset13.constant(np.array(source.data))
             port.replace_source_output(held.output(0))
-        elif port.get_source_output().get_node().get_type_name() == "FakeQuantize":
-            rounding = port.get_source_output().get_node()
-            port.replace_source_output(rounding.input_value(0))
+        else:
+            port.replace_source_output(_unrounded(port.get_source_output()))
+
+
+def _unrounded(value: Any) -> Any:
+    """The value before NNCF rounded it, and before it moved scales from it into weights."""
+    node = value.get_node()
+    if node.get_type_name() == "FakeQuantize":
+        return _unrounded(node.input_value(0))
+    if node.get_friendly_name().endswith(SMOOTHED):
+        return node.input_value(0)
+    return value
 
 
 def _drop_idle(graph: ov.Model, products: set[str]) -> None:

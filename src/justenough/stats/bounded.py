@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
 
 from justenough.stats.checks import checked_alpha, unit_interval
 
@@ -100,7 +99,19 @@ def log_capital(
     """
     with np.errstate(divide="ignore"):
         capital = np.log((1.0 - bets)[:, None] + bets[:, None] * growth) @ counts
-    return float(logsumexp(capital + log_weights))
+    return log_sum(capital + log_weights)
+
+
+def log_sum(logs: NDArray[np.float64]) -> float:
+    """Return the logarithm of the sum of exp(logs), of which one at least is finite.
+
+    SciPy's logsumexp checks so much that bisection with it takes ten times longer.
+
+    >>> log_sum(np.array([-1000.0, -np.inf]))
+    -1000.0
+    """
+    largest = float(logs.max())
+    return largest + math.log(float(np.exp(logs - largest).sum()))
 
 
 def wagers(n: int, alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -110,7 +121,7 @@ def wagers(n: int, alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float6
     nearly all 0.
     """
     bets = _bets(n, alpha)
-    return bets, 0.5 * np.log(bets) - logsumexp(0.5 * np.log(bets))
+    return bets, 0.5 * np.log(bets) - log_sum(0.5 * np.log(bets))
 
 
 def _bets(n: int, alpha: float) -> NDArray[np.float64]:

@@ -81,9 +81,8 @@ def unit_sums(losses: ArrayLike, units: ArrayLike) -> UnitSums:
     """
     values = unit_interval("losses", losses)
     index, g = group_index(units, len(values))
-    return UnitSums(
-        np.bincount(index, values, g), np.bincount(index, minlength=g).astype(np.float64)
-    )
+    sums, sizes = np.bincount(index, values, g), np.bincount(index, minlength=g)
+    return UnitSums(np.asarray(sums, dtype=np.float64), np.asarray(sizes, dtype=np.float64))
 
 
 def unit_mean_upper(

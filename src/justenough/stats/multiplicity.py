@@ -170,10 +170,10 @@ def _checked_graph(m: int, weights: ArrayLike, transitions: ArrayLike) -> tuple[
         raise InputError(f"weights has {len(share)} entries for {m} p-values; give one for each")
     if share.sum() > 1.0 + _ROUNDING:
         raise InputError(f"weights sum to {share.sum():g}; they may sum to 1 at most")
-    edges = np.asarray(transitions, dtype=np.float64)
-    if edges.shape != (m, m):
-        raise InputError(f"transitions has shape {edges.shape}; it must be ({m}, {m})")
-    unit_interval("transitions", edges.ravel())
+    given = np.asarray(transitions)
+    if given.shape != (m, m):
+        raise InputError(f"transitions has shape {given.shape}; it must be ({m}, {m})")
+    edges = unit_interval("transitions", given.ravel()).reshape(m, m)
     if np.diagonal(edges).any():
         raise InputError(
             "transitions has an entry on its diagonal; no weight can stay where it is"

@@ -1,22 +1,22 @@
 """Two classifiers or measurements on the same cases: are they different, are they equivalent."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp, xlogy
-from scipy.stats import binom, norm
+from scipy.optimize import brentq
+from scipy.stats import beta, binom, norm
 from scipy.stats import t as student
 
 from justenough.errors import InputError
-from justenough.stats.bounded import counted_upper, wagers
 from justenough.stats.checks import checked_alpha, checked_count, checked_share, finite_vector
 
 Alternative = Literal["two-sided", "greater", "less"]
-EquivalenceMethod = Literal["betting", "score"]
+EquivalenceMethod = Literal["clopper_pearson", "score"]
+
+_SMALLEST_P = 1e-15
 
 _Vector = NDArray[np.float64]
 _Counts = NDArray[np.integer] | NDArray[np.float64]
@@ -30,7 +30,7 @@ class Equivalence:
         estimate: Difference seen.
         lower: Lower bound on the difference, wrong with probability at most alpha by itself.
         upper: Upper bound, likewise; both together are an interval of confidence 1 - 2 alpha.
-        p_value: The larger of the two one-sided p-values.
+        p_value: The larger of the two one-sided p-values; exact ones are not given below 1e-15.
         shown: Whether that is at most alpha: the difference lies strictly within the margin.
     """
 
@@ -83,7 +83,7 @@ def tost_proportions(
     *,
     margin: float,
     alpha: float,
-    method: EquivalenceMethod = "betting",
+    method: EquivalenceMethod = "clopper_pearson",
 ) -> Equivalence:
     """Show that two classifiers are right equally often, within a margin, on the same cases.
 
@@ -91,10 +91,10 @@ def tost_proportions(
     accuracy of the reference less that of the candidate. One-sided bounds come with it, so the
     non-inferiority of the candidate is `upper < margin` alone.
 
-    "betting" is valid at every n: the betting bound of `justenough.stats.bounded` on the
-    differences -1, 0 and 1, its p-value 1 / capital by Markov's inequality. "score" is Tango's
-    score test (1998, Stat. Med. 17(8)), normal in the limit: sharper, but at small n and
-    discordance its true level exceeds alpha (`docs/coverage.md` has by how much).
+    "clopper_pearson" is valid at every n: Clopper & Pearson's bounds on both chances at alpha / 2
+    each, subtracted (Bonferroni), so it is conservative. "score" is Tango's score test (1998,
+    Stat. Med. 17(8)), normal in the limit: sharper, but with few discordant cases its true level
+    exceeds alpha (`docs/coverage.md` has by how much).
 
     Args:
         lost: Cases that the reference gets right and the candidate wrong.
@@ -102,7 +102,7 @@ def tost_proportions(
         n: All cases, independent, at least lost + gained.
         margin: Largest difference that does not matter, in (0, 1).
         alpha: Allowed probability of showing it wrongly, in (0, 1).
-        method: "betting" or "score", chosen before the cases are seen.
+        method: "clopper_pearson" or "score", chosen before the cases are seen.
 
     Raises:
         InputError: For counts that are negative or exceed n, margin or alpha outside (0, 1), or an
@@ -110,17 +110,23 @@ def tost_proportions(
 
     >>> found = tost_proportions(4, 3, 1000, margin=0.02, alpha=0.05)
     >>> round(found.lower, 4), round(found.upper, 4), found.shown
-    (-0.0081, 0.0105, True)
+    (-0.0077, 0.0096, True)
     """
     checked_count("n", n, 1)
     checked_count("lost", lost, 0, n)
     checked_count("gained", gained, 0, n - lost)
     checked_share("margin", margin)
     checked_alpha(alpha)
-    p = float(tost_p_of(method)(np.array([lost]), np.array([gained]), n, margin, alpha)[0])
-    bound = _score_upper if method == "score" else _betting_upper
-    lower, upper = -bound(gained, lost, n, alpha), bound(lost, gained, n, alpha)
-    return Equivalence((lost - gained) / n, lower, upper, p, p <= alpha)
+    one, other = np.array([lost]), np.array([gained])
+    shown = bool(equivalent(one, other, n, margin=margin, alpha=alpha, method=method)[0])
+    if method == "score":
+        p = float(_score_p(one, other, n, margin)[0])
+        lower, upper = -_score_upper(gained, lost, n, alpha), _score_upper(lost, gained, n, alpha)
+    else:
+        p = _exact_p(lost, gained, n, margin)
+        lower = -float(_exact_upper(other, one, n, alpha)[0])
+        upper = float(_exact_upper(one, other, n, alpha)[0])
+    return Equivalence((lost - gained) / n, lower, upper, p, shown)
 
 
 def tost_means(differences: ArrayLike, *, margin: float, alpha: float) -> Equivalence:
@@ -161,51 +167,59 @@ def tost_means(differences: ArrayLike, *, margin: float, alpha: float) -> Equiva
     return Equivalence(mean, mean - reach, mean + reach, p, p <= alpha)
 
 
-def betting_tost_p(lost: _Counts, gained: _Counts, n: int, margin: float, alpha: float) -> _Vector:
-    """P-values of `tost_proportions` by betting for arrays of counts; the bets fit n and alpha.
-
-    >>> betting_tost_p(np.array([0, 4]), np.array([0, 3]), 1000, 0.02, 0.05).round(5)
-    array([0.e+00, 7.e-05])
-    """
-    bets, log_weights = wagers(n, alpha)
-    # The losses are 1, 0.5 and 0; were the mean (1 + margin) / 2, all would multiply by this.
-    growth = np.array([0.0, 0.5, 1.0]) / (1.0 - 0.5 * (1.0 + margin))
-    factor = (1.0 - bets)[:, None] + bets[:, None] * growth
-
-    def one_side(down: _Counts, up: _Counts) -> _Vector:
-        counts = np.stack([down, n - down - up, up])
-        capital = xlogy(counts[None], factor[:, :, None]).sum(1)
-        found: _Vector = np.exp(-np.maximum(logsumexp(capital + log_weights[:, None], axis=0), 0))
-        return found
-
-    return np.maximum(one_side(lost, gained), one_side(gained, lost))
-
-
-def score_tost_p(lost: _Counts, gained: _Counts, n: int, margin: float, _alpha: float) -> _Vector:
-    """P-values of `tost_proportions` by Tango's score test for arrays of counts.
-
-    >>> score_tost_p(np.array([4]), np.array([3]), 1000, 0.02, 0.05).round(6)
-    array([3.5e-05])
-    """
-    above, below = (_score_z(a, b, n, margin) for a, b in ((lost, gained), (gained, lost)))
-    p: _Vector = norm.cdf(np.maximum(above, below))
-    return p
-
-
-def tost_p_of(
+def equivalent(
+    lost: _Counts,
+    gained: _Counts,
+    n: int,
+    *,
+    margin: float,
+    alpha: float,
     method: EquivalenceMethod,
-) -> Callable[[_Counts, _Counts, int, float, float], _Vector]:
-    """Return the function that gives the p-values of a method: of lost, gained, n, margin, alpha.
+) -> NDArray[np.bool_]:
+    """Return what `tost_proportions` would show for arrays of counts; margin and alpha unchecked.
 
     Raises:
         InputError: For an unknown method.
 
-    >>> tost_p_of("score") is score_tost_p
-    True
+    >>> lost, gained = np.array([4, 16]), np.array([3, 3])
+    >>> equivalent(lost, gained, 1000, margin=0.02, alpha=0.05, method="score")
+    array([ True, False])
     """
     if method not in get_args(EquivalenceMethod):
-        raise InputError(f"method is {method!r}; it must be betting or score")
-    return score_tost_p if method == "score" else betting_tost_p
+        raise InputError(f"method is {method!r}; it must be clopper_pearson or score")
+    if method == "score":
+        shown: NDArray[np.bool_] = _score_p(lost, gained, n, margin) <= alpha
+        return shown
+    above, below = _exact_upper(lost, gained, n, alpha), _exact_upper(gained, lost, n, alpha)
+    within: NDArray[np.bool_] = np.maximum(above, below) < margin
+    return within
+
+
+def _exact_upper(more: _Counts, fewer: _Counts, n: int, alpha: float) -> _Vector:
+    """Upper bound on P(more) - P(fewer): Clopper and Pearson's of each at alpha / 2."""
+    high = np.where(more == n, 1.0, beta.isf(0.5 * alpha, more + 1, np.maximum(n - more, 1)))
+    low = np.where(fewer == 0, 0.0, beta.ppf(0.5 * alpha, np.maximum(fewer, 1), n - fewer + 1))
+    difference: _Vector = high - low
+    return difference
+
+
+def _exact_p(lost: int, gained: int, n: int, margin: float) -> float:
+    """Smallest alpha in 1e-15..1 at which both exact bounds lie within the margin."""
+
+    def missing(log_alpha: float) -> float:
+        counts = np.array([lost, gained])
+        return float(_exact_upper(counts, counts[::-1], n, math.exp(log_alpha)).max()) - margin
+
+    lowest = math.log(_SMALLEST_P)  # beta quantiles beyond that do not converge everywhere
+    if missing(0.0) >= 0.0:
+        return 1.0
+    return math.exp(brentq(missing, lowest, 0.0)) if missing(lowest) > 0.0 else math.exp(lowest)
+
+
+def _score_p(lost: _Counts, gained: _Counts, n: int, margin: float) -> _Vector:
+    above, below = (_score_z(a, b, n, margin) for a, b in ((lost, gained), (gained, lost)))
+    p: _Vector = norm.cdf(np.maximum(above, below))
+    return p
 
 
 def _score_z(more: _Counts, fewer: _Counts, n: int, difference: float) -> _Vector:
@@ -234,10 +248,3 @@ def _score_upper(lost: int, gained: int, n: int, alpha: float) -> float:
         middle = 0.5 * (low + high)
         low, high = (low, middle) if rejected(middle) else (middle, high)
     return high
-
-
-def _betting_upper(lost: int, gained: int, n: int, alpha: float) -> float:
-    nodes = np.array([1.0, 0.5, 0.0])
-    counts = np.array([lost, n - lost - gained, gained], dtype=np.float64)
-    seen = counts > 0
-    return 2.0 * counted_upper(nodes[seen], counts[seen], alpha=alpha) - 1.0

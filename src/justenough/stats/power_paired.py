@@ -18,7 +18,7 @@ from scipy.stats import t as student
 from justenough.errors import InputError
 from justenough.stats.auc import auc_drop_interval
 from justenough.stats.checks import FEWEST_UNITS, checked_alpha, checked_count, checked_share
-from justenough.stats.paired import Alternative, EquivalenceMethod, tost_p_of
+from justenough.stats.paired import Alternative, EquivalenceMethod, equivalent
 from justenough.stats.power import Simulated, simulated_power
 from justenough.stats.ranks import spearman_interval
 
@@ -89,7 +89,7 @@ def tost_proportions_power(
     *,
     margin: float,
     alpha: float,
-    method: EquivalenceMethod = "betting",
+    method: EquivalenceMethod = "clopper_pearson",
 ) -> float:
     """Return the chance that `paired.tost_proportions` shows equivalence.
 
@@ -101,18 +101,21 @@ def tost_proportions_power(
         gained: As for `mcnemar_power`.
         margin: Largest difference that does not matter, in (0, 1).
         alpha: Level of the test, in (0, 1).
-        method: "betting" or "score".
+        method: "clopper_pearson" or "score".
 
     Raises:
         InputError: For an argument outside these ranges.
 
     >>> round(tost_proportions_power(1000, 0.005, 0.005, margin=0.02, alpha=0.05), 4)
-    0.979
+    0.9954
     """
     checked_share("margin", margin)
     checked_alpha(alpha)
-    tost_p = tost_p_of(method)
-    return _chance(lambda a, b: tost_p(a, b, n, margin, alpha) <= alpha, n, lost, gained)
+
+    def shown(a: NDArray[np.int_], b: NDArray[np.int_]) -> NDArray[np.bool_]:
+        return equivalent(a, b, n, margin=margin, alpha=alpha, method=method)
+
+    return _chance(shown, n, lost, gained)
 
 
 def tost_means_power(

@@ -125,8 +125,8 @@ def test_eprocess_is_wrong_at_most_alpha_of_the_time(p0: float, every: int, most
 
 
 def test_confidence_sequence_covers_at_all_looks_together() -> None:
-    """All paths of 60 trials with a look after each, through `FailureProcess` itself."""
-    n = 60
+    """All paths of 45 trials with a look after each, through `FailureProcess` itself."""
+    n = 45
     ends = np.array(
         [
             [
@@ -175,8 +175,8 @@ def test_peeking_breaks_clopper_pearson_and_not_the_eprocess() -> None:
 )
 @pytest.mark.parametrize("alpha", [0.2, 0.05])
 def test_row_mean_bounds_hold(chances: tuple[float, ...], alpha: float) -> None:
-    """Units of 1 or 4 rows that lose none, some or all: every sample of 8 units, exactly."""
-    sizes, sums, g = np.array([1, 1, 4, 4, 4]), np.array([0, 1, 0, 3, 4]), 8
+    """Units of 1 or 4 rows that lose none, some or all: every sample of 6 units, exactly."""
+    sizes, sums, g = np.array([1, 1, 4, 4, 4]), np.array([0, 1, 0, 3, 4]), 6
     truth = float(sums @ chances) / float(sizes @ chances)
     tables = np.array(list(_tables(g, 5)))
     mass = multinomial.pmf(tables, g, chances)
@@ -244,8 +244,8 @@ def _gatekeeper(p: ArrayLike, *, alpha: float) -> Rejections:
 def test_no_procedure_rejects_falsely_more_than_alpha(
     procedure: Callable[..., Rejections], rates: tuple[float, float, float]
 ) -> None:
-    """Three candidates of 14 cases each, all 3375 outcomes."""
-    n, limit, alpha = 14, 0.3, 0.2
+    """Three candidates of 11 cases each, all 1728 outcomes."""
+    n, limit, alpha = 11, 0.3, 0.2
     p = binom.cdf(np.arange(n + 1), n, limit)
     mass = [binom.pmf(np.arange(n + 1), n, r) for r in rates]
     null = np.array(rates) >= limit

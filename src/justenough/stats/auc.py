@@ -27,9 +27,9 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     0.75
     """
     scores = finite_vector("scores", scores)
-    positive = _checked_labels(labels)
+    positive = checked_labels(labels)
     same_length(labels=positive, scores=scores)
-    return float(_components(positive, scores)[positive].mean())
+    return float(structural_components(positive, scores)[positive].mean())
 
 
 def auc_drop_interval(
@@ -73,7 +73,7 @@ def auc_drop_interval(
         finite_vector("reference", reference),
         finite_vector("candidate", candidate),
     )
-    positive = _checked_labels(labels)
+    positive = checked_labels(labels)
     n = same_length(labels=positive, reference=reference, candidate=candidate)
     index, g = unit_index(units, n)
     drop, influence, share = drop_influence(positive, reference, candidate)
@@ -101,14 +101,17 @@ def drop_influence(
     >>> drop_influence(np.array([False, True, True]), scores, -scores)[0]
     1.0
     """
-    lost = _components(positive, reference) - _components(positive, candidate)
+    lost = structural_components(positive, reference) - structural_components(positive, candidate)
     drop = float(lost[positive].mean())
     share = np.where(positive, 1.0 / positive.sum(), 1.0 / (~positive).sum())
     return drop, len(lost) * share * (lost - drop), share
 
 
-def _components(positive: NDArray[np.bool_], scores: _Vector) -> _Vector:
-    """Share of the other class that each row is on the right side of."""
+def structural_components(positive: NDArray[np.bool_], scores: _Vector) -> _Vector:
+    """Return the share of the other class that each row is on the right side of, shape (n,).
+
+    The structural components of DeLong 1988, equations 3-4; ties count half.
+    """
     ranks = rankdata(scores)
     others = np.empty(len(scores))
     for mine in (positive, ~positive):
@@ -116,7 +119,12 @@ def _components(positive: NDArray[np.bool_], scores: _Vector) -> _Vector:
     return np.where(positive, others, 1.0 - others)
 
 
-def _checked_labels(labels: ArrayLike) -> NDArray[np.bool_]:
+def checked_labels(labels: ArrayLike) -> NDArray[np.bool_]:
+    """Return labels as booleans, shape (n,), if both classes are there.
+
+    Raises:
+        InputError: For another shape, other values than 0 and 1, or a single class.
+    """
     given = np.asarray(labels)
     if given.ndim != 1:
         raise InputError(f"labels has shape {given.shape}; it must be (n,)")

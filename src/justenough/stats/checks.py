@@ -44,6 +44,53 @@ def finite_vector(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return vector
 
 
+def unit_interval(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Return `values` as a vector of numbers in [0, 1], shape (n,), n >= 1.
+
+    Raises:
+        InputError: As `finite_vector`, or if a value is outside [0, 1].
+
+    >>> unit_interval("x", [0, 1])
+    array([0., 1.])
+    """
+    vector = finite_vector(name, values)
+    if vector.min() < 0.0 or vector.max() > 1.0:
+        raise InputError(
+            f"{name} runs from {vector.min():g} to {vector.max():g}; scale it to [0, 1] first"
+        )
+    return vector
+
+
+def checked_share(name: str, value: float) -> float:
+    """Return `value` if it lies strictly between 0 and 1.
+
+    Raises:
+        InputError: If it does not.
+
+    >>> checked_share("p0", 0.005)
+    0.005
+    """
+    if not 0.0 < value < 1.0:
+        raise InputError(f"{name} is {value}; it must lie strictly between 0 and 1")
+    return float(value)
+
+
+def checked_count(name: str, value: int, least: int, most: int | None = None) -> int:
+    """Return `value` if it is a whole number in least..most.
+
+    Raises:
+        InputError: If it is not.
+
+    >>> checked_count("n", 5, 1)
+    5
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        room = f"{least} or more" if most is None else f"in {least}..{most}"
+        raise InputError(f"{name} is {value}; it must be a whole number, {room}")
+    return int(value)
+
+
 def same_length(**vectors: NDArray[np.generic]) -> int:
     """Return the common length of vectors, n.
 
@@ -69,13 +116,31 @@ def unit_index(units: ArrayLike, n: int) -> tuple[NDArray[np.intp], int]:
     >>> unit_index(np.repeat(np.arange(30) + 7, 2), 60)[1]
     30
     """
+    index, g = group_index(units, n)
+    checked_units(g)
+    return index, g
+
+
+def group_index(units: ArrayLike, n: int) -> tuple[NDArray[np.intp], int]:
+    """Return each row's unit as 0..g-1, shape (n,), and the number of units g, at least 1.
+
+    Raises:
+        InputError: If `units` is not one id for each of the `n` rows, or an id is missing (NaN).
+
+    >>> group_index(["b", "a", "b"], 3)
+    (array([1, 0, 1]), 2)
+    """
     ids = np.asarray(units)
     if ids.shape != (n,):
         raise InputError(f"units has shape {ids.shape}; it must be ({n},), one id for each row")
-    index = np.unique(ids, return_inverse=True)[1].reshape(n)
-    g = int(index.max()) + 1
-    checked_units(g)
-    return index, g
+    if ids.dtype.kind == "f" and np.isnan(ids).any():
+        row = int(np.flatnonzero(np.isnan(ids))[0])
+        raise InputError(f"units is nan in row {row}; every row needs the id of its unit")
+    try:
+        index = np.unique(ids, return_inverse=True)[1].reshape(n)
+    except TypeError as error:
+        raise InputError("units mixes kinds of ids; give all as numbers or all as text") from error
+    return index, int(index.max()) + 1
 
 
 def checked_units(g: int) -> int:

@@ -75,8 +75,9 @@ class CorrelationBootstrap:
     def bca(self, *, alpha: float) -> tuple[_Array, _Array]:
         """Return lower and upper bounds, bias-corrected and accelerated (BCa).
 
-        Efron 1987 (JASA 82(397)), equations 2.3 and 4.1: z0 from the share of replicates below
-        the estimate, ties counted half, and a from the skewness of the influences (equation 6.6).
+        Efron 1987 (JASA 82(397)), as in Efron & Tibshirani 1993, equations 14.10 and 14.14: z0
+        from the share of replicates below the estimate, ties counted half, and a from the
+        skewness of the influences (`acceleration`).
 
         Args:
             alpha: As for `percentile`.
@@ -180,7 +181,7 @@ def bca_bounds(
 def acceleration(influences: _Array) -> _Array:
     """Return Efron's acceleration a, a sixth of the skewness of the influences' sum.
 
-    Efron 1987, equation 6.6.
+    Efron & Tibshirani 1993, equation 14.15, there with the jackknife's influences.
 
     Args:
         influences: Of each unit on each statistic, with mean 0, shape (g, m).

@@ -1,6 +1,6 @@
 """Uniform whole numbers by a counter: number i of stream b is known without the ones before it.
 
-SplitMix64 (Steele, Lea & Flood 2014, OOPSLA, figure 16): its state only counts up, so any number
+SplitMix64 (Steele, Lea & Flood 2014, OOPSLA): its state only counts up, so any number
 can be had directly. Stream b starts at a mixed multiple of the key, one word gives two numbers
 of 32 bits, and a number below a bound is a multiply and a shift with rejection (Lemire 2019, ACM
 TOMACS 29(1), algorithm 5), so every value is exactly as likely as any other. What is drawn

@@ -17,7 +17,7 @@ import numpy as np
 from justenough.stats.counter import FIRST_FACTOR, GOLDEN, SECOND_FACTOR
 
 # From here on loading compiled code, once in a process, costs less than it saves.
-FAST_FROM = 1 << 22
+FAST_FROM = 1 << 20
 _GOLDEN, _FIRST, _SECOND = np.uint64(GOLDEN), np.uint64(FIRST_FACTOR), np.uint64(SECOND_FACTOR)
 _LOW = np.uint64(0xFFFFFFFF)
 _B1, _B27, _B30, _B31, _B32 = (np.uint64(k) for k in (1, 27, 30, 31, 32))

@@ -71,7 +71,7 @@ class Moments:
     def about(self, origin: _Array) -> "Moments":
         """Return the same moments with totals about another origin, shape (d,).
 
-        Pébay 2008, Sandia report SAND2008-6212, equation 3.1: exact algebra, all orders at once.
+        Pébay 2008, Sandia report SAND2008-6212: exact algebra, all orders at once.
         """
         matrix = shift(len(self.origin), self.origin - origin)
         return Moments(origin, self.units, matrix @ self.totals, matrix @ self.cross @ matrix.T)
@@ -155,7 +155,7 @@ class Moments:
         """Return the standard errors of `correlations`, from influences summed within units.
 
         The infinitesimal jackknife (Efron 1982, The Jackknife, the Bootstrap and Other Resampling
-        Plans, section 6.3) with the factor g / (g - 1); no normal distribution is assumed.
+        Plans, chapter 6) with the factor g / (g - 1); no normal distribution is assumed.
 
         Args:
             weights: As for `correlations`.

@@ -24,6 +24,8 @@ ALPHA = 0.05
 Vector = NDArray[np.float64]
 Kind = Literal["percentile", "bca", "studentised", "moments"]
 Truth = Literal["normal", "lognormal", "t5"]
+KINDS: tuple[Kind, ...] = ("percentile", "bca", "studentised")
+HEAVY: tuple[Truth, ...] = ("t5", "lognormal")
 
 
 @dataclass(frozen=True)
@@ -180,14 +182,21 @@ def test_bootstrap_intervals_hold_for_normal_rows(kind: Kind, r: float) -> None:
 
 @pytest.mark.coverage_study
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["percentile", "bca", "studentised", "moments"])
-@pytest.mark.parametrize("truth", ["t5", "lognormal"])
+@pytest.mark.parametrize(
+    ("kind", "truth", "units"),
+    [
+        *((kind, truth, 200) for kind in KINDS for truth in HEAVY),
+        ("moments", "lognormal", 3000),  # with the tails of t5 single samples are refused
+    ],
+)
 @pytest.mark.parametrize("r", [0.0, 0.9])
 def test_bootstrap_intervals_miss_at_most_twice_alpha_in_heavy_tails(
-    kind: Kind, truth: Truth, r: float
+    kind: Kind, truth: Truth, units: int, r: float
 ) -> None:
-    found = correlation_misses(kind, truth, r, 200, 300)
-    assert max(found.low, found.high) <= 2 * ALPHA
+    found = correlation_misses(kind, truth, r, units, 300)
+    twice = 2 * ALPHA
+    # What a true rate of 2 alpha exceeds with probability about 1e-3.
+    assert max(found.low, found.high) <= twice + 3.1 * math.sqrt(twice * (1 - twice) / 300)
 
 
 @pytest.mark.coverage_study

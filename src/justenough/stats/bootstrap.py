@@ -342,7 +342,9 @@ def bootstrap_by_moments(
     The totals of a resample are a sum over g independent draws of a unit; by the central limit
     theorem they are normal with the covariance of those draws, and the correlations are then
     taken from them as from a resample. In place of b g draws, b q. What is lost is the skewness
-    of the totals, of order 1 / sqrt(g): beyond some thousand units it does not show.
+    of the totals, of order 1 / sqrt(g): with light tails it does not show beyond some hundred
+    units; with heavy ones it takes thousands, and where single rows hold much of a variance the
+    sample is refused.
 
     Args:
         moments: Of the sample.

@@ -280,7 +280,7 @@ def unit_totals(rows: Any, units: ArrayLike | None = None) -> UnitTotals:
     if len(block.shape) != 2:
         raise InputError(f"rows has shape {tuple(block.shape)}; it must be (n, d)")
     n, d = block.shape
-    origin = local(block.double().mean(0) if is_tensor(block) else block.mean(0, np.float64))
+    origin = _mean(block)
     if units is None:
         if n < 2:
             raise InputError("1 unit; a spread needs at least 2")
@@ -352,8 +352,7 @@ def slices(block: Any) -> Iterator[Any]:
 def pilot_mean(block: Any) -> _Array:
     """Mean of a few of the rows, spread over the block: near enough to keep the digits."""
     some = block[:: max(1, len(block) // _PILOT)]
-    flat = some.reshape(-1, block.shape[2])
-    return local(flat.double().mean(0) if is_tensor(flat) else flat.mean(0, np.float64))
+    return _mean(some.reshape(-1, block.shape[2]))
 
 
 def checked_block(rows: Any) -> Any:
@@ -370,6 +369,14 @@ def checked_block(rows: Any) -> Any:
     if len(shape) not in (2, 3) or 0 in shape or shape[-1] < 2:
         raise InputError(f"rows has shape {shape}; it must be (n, d) or (c, t, d) with d >= 2")
     return block
+
+
+def _mean(rows: Any) -> _Array:
+    if is_tensor(rows):
+        return local(rows.double().mean(0))
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is said by the totals
+        mean: _Array = rows.mean(0, np.float64)
+    return mean
 
 
 def _size(block: Any) -> int:

@@ -28,9 +28,10 @@ class PermutationTest:
 
     Attributes:
         statistic: The correlation of the sample.
-        p_value: Probability, were x and y exchangeable, of a p-value this small is at most itself.
+        p_value: Without any association it is at most p with probability at most p.
         exceedances: Permutations as extreme as the sample or more.
         permutations: Permutations that were drawn.
+        rows: Number of rows, n.
         null: Correlation of each of them, in order, shape (permutations,).
     """
 
@@ -38,6 +39,7 @@ class PermutationTest:
     p_value: float
     exceedances: int
     permutations: int
+    rows: int
     null: _Vector
 
     @property
@@ -47,8 +49,8 @@ class PermutationTest:
 
     @property
     def effect_size(self) -> float:
-        """The correlation in standard deviations of its null distribution, sqrt(n - 1) each."""
-        return float((self.statistic - self.null.mean()) / self.null.std())
+        """The correlation in standard deviations of all its permutations, 1 / sqrt(n - 1) each."""
+        return self.statistic * math.sqrt(self.rows - 1)
 
 
 def pearson_permutation_test(
@@ -122,7 +124,7 @@ def pearson_permutation_test(
         if tick:
             tick(done, permutations)
     p = h / done if hits == h else (hits + 1) / (done + 1)
-    return PermutationTest(min(1.0, max(-1.0, observed)), p, hits, done, null[:done].copy())
+    return PermutationTest(min(1.0, max(-1.0, observed)), p, hits, done, n, null[:done].copy())
 
 
 def spearman_permutation_test(

@@ -178,6 +178,8 @@ ROWS = sample(40)
         (lambda: moments(ROWS[:0]), r"rows has shape \(0, 5\); it must be"),
         (lambda: moments([["a", "b"]]), "rows holds values that are not numbers"),
         (lambda: moments(np.where(ROWS > 3, np.nan, ROWS)), "rows holds values that are not fin"),
+        (lambda: moments([[np.inf, 1.0], [-np.inf, 2.0]]), "rows holds values that are not fin"),
+        (lambda: unit_totals([[np.inf, 1.0], [-np.inf, 2.0]]), "rows holds values that are not"),
         (lambda: moments(ROWS * 1e90), "or whose 4th powers are not"),
         (lambda: moments(ROWS, np.arange(39)), r"units has shape \(39,\); it must be \(40,\)"),
         (lambda: moments(ROWS, np.zeros(40)), "1 unit; a spread needs at least 2"),

@@ -9,6 +9,7 @@ from scipy.stats import t as student
 
 from justenough.errors import InputError
 from justenough.stats.checks import (
+    FEWEST_UNITS,
     checked_alpha,
     checked_units,
     finite_vector,
@@ -87,6 +88,102 @@ def best_spearman_lower(g: int, *, alpha: float) -> float:
     checked_alpha(alpha)
     quantile = float(student.isf(alpha, checked_units(g) - 1))
     return max(-1.0, 1.0 - Spread(0.0, quantile).reach(6.0 / g))
+
+
+def top_overlap_interval(
+    x: ArrayLike, y: ArrayLike, units: ArrayLike, *, k: int, alpha: float
+) -> tuple[float, float, float]:
+    """Return the share of the top k that two scores have in common, and two bounds for it.
+
+    The share of the top k / n of the population of x that is in the top k / n of y too; ties at
+    a threshold are broken at random (`top_weights`) and the expected share is taken. Its influence
+    function has the row's own part and that of both thresholds, which rows on top push up:
+    (u v - q share - (u - q) E[v | x at its threshold] - (v - q) E[u | y at its]) / q with weights
+    u, v and q = k / n; van der Vaart 1998, Asymptotic Statistics, section 21.1, by the chain rule.
+    The two expectations are means over the sqrt(k (1 - q)) rows on either side, about as far as
+    a sample's threshold strays. Influences are summed within units; Student's t with one degree
+    fewer than units on top, and room for a unit that was not seen (`Spread.reach`), which moves
+    the share by up to the places that it holds. Where k is more than half of n, all this is done
+    for the n - k at the bottom, as what the tops share follows from what the bottoms do. O(n).
+
+    Args:
+        x: Scores of the reference, shape (n,), high is top.
+        y: Scores of the candidate, shape (n,).
+        units: Id of the independent unit of each row, shape (n,).
+        k: How many are on top, 1..n - 1.
+        alpha: Allowed probability that one bound is wrong, in (0, 1); both at once: 2 alpha.
+
+    Returns:
+        Estimate, lower bound, upper bound, each in [0, 1].
+
+    Raises:
+        InputError: For fewer than 30 units on top (or at the bottom) of x or of y, k outside
+            1..n - 1, a score that is not finite, lengths that differ, or alpha outside (0, 1).
+
+    >>> x = np.arange(1000.0)
+    >>> estimate, lower, upper = top_overlap_interval(x, x**3, np.arange(1000), k=100, alpha=0.05)
+    >>> estimate, round(lower, 3), upper
+    (1.0, 0.963, 1.0)
+    """
+    checked_alpha(alpha)
+    x, y = finite_vector("x", x), finite_vector("y", y)
+    n = same_length(x=x, y=y)
+    index, _ = unit_index(units, n)
+    if not 1 <= k < n:
+        raise InputError(f"k is {k}; with {n} rows it must lie in 1..{n - 1}")
+    if 2 * k > n:
+        found = _overlap_interval(-x, -y, index, n - k, alpha)
+        share, down, up = ((2 * k - n + (n - k) * part) / k for part in found)
+        return share, down, up
+    return _overlap_interval(x, y, index, k, alpha)
+
+
+def _overlap_interval(
+    x: _Vector, y: _Vector, index: NDArray[np.intp], k: int, alpha: float
+) -> tuple[float, float, float]:
+    u, v = top_places(x, k), top_places(y, k)
+    held = [np.bincount(index, places) for places in (u, v)]
+    on_top = min(int(np.count_nonzero(places)) for places in held)
+    if on_top < FEWEST_UNITS:
+        got = f"{on_top} units hold the {k} places at one end"
+        raise InputError(f"{got}; this bound needs at least {FEWEST_UNITS}, and so a longer end")
+    share, influence = overlap_influence(x, y, k)
+    g = len(held[0])
+    spread = unit_spread(influence, index, g, alpha)
+    spread = Spread(spread.variance, float(student.isf(alpha, on_top - 1)))
+    largest = max(float(places.max()) for places in held) / k
+    down = share - spread.reach(share * largest)
+    up = share + spread.reach((1.0 - share) * largest)
+    return share, max(down, 0.0), min(up, 1.0)
+
+
+def overlap_influence(x: _Vector, y: _Vector, k: int) -> tuple[float, _Vector]:
+    """Return the share of the top k in common and the influence of each row on it.
+
+    As `top_overlap_interval` describes.
+
+    Args:
+        x: Finite scores, shape (n,).
+        y: Finite scores, shape (n,).
+        k: In 1..n - 1.
+
+    >>> overlap_influence(np.arange(6.0), np.array([0.0, 1, 2, 3, 5, 4]), 2)[0]
+    1.0
+    """
+    n = len(x)
+    u, v, q = top_places(x, k), top_places(y, k), k / n
+    share = min(1.0, float(u @ v) / k)
+    on_x, on_y = _at_threshold(x, v, k), _at_threshold(y, u, k)
+    return share, (u * v - q * share - (u - q) * on_x - (v - q) * on_y) / q
+
+
+def _at_threshold(scores: _Vector, weights: _Vector, k: int) -> float:
+    """Mean weight of the rows next to the k-th largest score, and of all that tie with them."""
+    n = len(scores)
+    reach = max(2, math.ceil(math.sqrt(k * (1.0 - k / n))))
+    low, high = max(n - k - reach, 0), min(n - k + reach - 1, n - 1)
+    ordered = np.partition(scores, (low, high))
+    return float(weights[(scores >= ordered[low]) & (scores <= ordered[high])].mean())
 
 
 def top_weights(scores: ArrayLike, k: int) -> _Vector:

@@ -1,5 +1,8 @@
 """What every bound asks of its arguments."""
 
+from importlib import import_module
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -42,6 +45,47 @@ def finite_vector(name: str, values: ArrayLike) -> NDArray[np.float64]:
         row = int(np.flatnonzero(~np.isfinite(vector))[0])
         raise InputError(f"{name} is {vector[row]} in row {row}; every value must be finite")
     return vector
+
+
+def finite_matrix(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Return `values` as a finite float64 matrix of shape (n, k), neither of them 0.
+
+    Raises:
+        InputError: If they are empty, not two-dimensional, not numbers or not finite.
+
+    >>> finite_matrix("x", [[1, 2]])
+    array([[1., 2.]])
+    """
+    try:
+        matrix = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} holds values that are not numbers") from error
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise InputError(f"{name} has shape {matrix.shape}; it must be (n, k), neither of them 0")
+    if not np.isfinite(matrix).all():
+        row, column = np.argwhere(~np.isfinite(matrix))[0]
+        raise InputError(
+            f"{name} is {matrix[row, column]} in row {row}, column {column}; "
+            "every value must be finite"
+        )
+    return matrix
+
+
+def installed(module: str, extra: str) -> Any:
+    """Return an optional module.
+
+    Raises:
+        InputError: If it is missing; the message names the extra that brings it.
+
+    >>> installed("math", "fast").pi > 3
+    True
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"{module} is not installed; pip install 'justenough[{extra}]' brings it"
+        ) from error
 
 
 def same_length(**vectors: NDArray[np.generic]) -> int:

@@ -239,7 +239,7 @@ def _keep(batch: Batch, path: Path, identity: str) -> None:
 def _restored(batch: Batch, path: Path, identity: str) -> bool:
     """Whether a finished batch of this very run was there; anything else is trained again."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             if str(kept["identity"]) != identity:
                 return False
             read = {name: kept[name] for name in kept.files}

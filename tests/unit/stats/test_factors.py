@@ -102,7 +102,7 @@ def test_cp_of_rank_one_is_better_than_any_starting_point() -> None:
     found = cp(x, 1, rng=np.random.default_rng(0))
     rng = np.random.default_rng(1)
     for _ in range(200):
-        a, b, c = (rng.standard_normal(n) for n in x.shape)
+        a, b, c = (rng.standard_normal((n,)) for n in x.shape)
         shown = np.einsum("ijk,i,j,k", x, a, b, c) ** 2 / (a @ a * (b @ b) * (c @ c))
         assert shown <= found.explained * (x**2).sum()
 

@@ -39,7 +39,7 @@ def test_exact_posteriors_are_calibrated(n: int, concentration: float, snr: floa
     for i in range(runs):
         rows, w = simulated(n, alpha, snr, rng)
         model = SimplexModel(moments(rows[:, :-1], rows[:, -1]), alpha, snr)
-        found = exact(model, 40_000, rng=rng)
+        found = exact(model, 20_000, rng=rng)
         below[i] = (found.shares[0][:, None] * (found.draws[0] < w)).sum(axis=0)
         ends = found.interval(0.1)
         inside[i] = (ends[:, 0] <= w) & (w <= ends[:, 1])

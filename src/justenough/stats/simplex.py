@@ -174,21 +174,24 @@ class SimplexModel:
         """Log posterior density (...) and its gradient (..., k) at points (..., k)."""
         c, n = self.shrinkage, self.moments.n
         signals = self.moments.covariance[:-1, :-1]
-        w, q = self.weights(theta)
         log_w = _log_softmax(theta[..., :-1] @ contrasts(self.k).T)
+        w, log_q = np.exp(log_w), theta[..., -1]
+        # Q is exp(2 over) times the quadratic below: a line search may ask for any q
+        over = np.maximum(log_q, 0.0)
+        u, v = np.exp(log_q - over), np.exp(-over)
         composite = w @ signals
         variance = (composite * w).sum(axis=-1)
         with_y = self.moments.covariance[-1, :-1] / math.sqrt(self.moments.covariance[-1, -1])
         r = w @ with_y / np.sqrt(variance)
-        quadratic = 1.0 - 2.0 * r * q + q * q / c
-        value = log_w @ self.alpha - 0.5 * n * np.log(quadratic) + theta[..., -1]
-        by_r = (n * q / quadratic)[..., None]
+        quadratic = v * v - 2.0 * r * u * v + u * u / c
+        value = log_w @ self.alpha - n * (over + 0.5 * np.log(quadratic)) + log_q
+        by_r = (n * u * v / quadratic)[..., None]
         by_w = by_r * (
             with_y / np.sqrt(variance)[..., None] - (r / variance)[..., None] * composite
         )
         by_eta = w * (by_w - (w * by_w).sum(axis=-1, keepdims=True))
         by_eta = by_eta + self.alpha - self.alpha.sum() * w
-        by_q = 1.0 + n * q * (r - q / c) / quadratic
+        by_q = 1.0 + n * u * (r * v - u / c) / quadratic
         return value, np.concatenate([by_eta @ contrasts(self.k), by_q[..., None]], axis=-1)
 
 
@@ -255,7 +258,13 @@ def mode(model: SimplexModel) -> tuple[_Array, _Array]:
 
 
 def negative(at: _Array, model: SimplexModel) -> tuple[float, _Array]:
-    """Minus the log posterior and its gradient, for minimisers."""
+    """Return minus the log posterior and its gradient at one point, as SciPy's minimisers ask.
+
+    >>> c = np.array([[1.0, 0.0, 0.6], [0.0, 1.0, 0.5], [0.6, 0.5, 1.0]])
+    >>> model = SimplexModel(Moments(500, np.zeros(3), c), np.ones(2))
+    >>> bool(np.abs(negative(mode(model)[0], model)[1]).max() < 1e-6)
+    True
+    """
     value, gradient = model.value_and_gradient(at)
     return -float(value), -gradient
 

@@ -92,6 +92,10 @@ def untrained(members: list[Architecture], inputs: int, rng: np.random.Generator
         members: Of equal layers and activation, by dropout.
         inputs: Number of signals.
         rng: Source of the weights.
+
+    >>> members = [Architecture((8,), dropout, 0.01, "relu") for dropout in (0.0, 0.1)]
+    >>> untrained(members, 4, np.random.default_rng(0)).best.shape  # 4 x 8 + 8 + 8 x 1 + 1
+    torch.Size([2, 49])
     """
     count = len(members)
     layers = list(itertools.pairwise((inputs, *members[0].hidden, 1)))
@@ -145,6 +149,15 @@ def advance(batch: Batch, data: Data, until: int, patience: int, rng: np.random.
         patience: A network stops that many steps after its last gain on the validation rows; 0
             never.
         rng: Source of dropout.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.random((100, 2))
+    >>> y = x[:, 0] - x[:, 0].mean()
+    >>> both = [torch.from_numpy(v.astype(np.float32)) for v in (x, y / np.linalg.norm(y))]
+    >>> batch = untrained([Architecture((8,), 0.0, 0.01, "tanh")], 2, rng)
+    >>> advance(batch, Data(*both, *both), 200, 0, rng)
+    >>> bool(batch.validation[0] > 0.99)
+    True
     """
     step = None
     while batch.steps < until and len(batch.active):
@@ -168,7 +181,14 @@ def advance(batch: Batch, data: Data, until: int, patience: int, rng: np.random.
 
 
 def keep(batch: Batch, which: _Array) -> None:
-    """Let only those of the active networks train on for which `which` is true."""
+    """Let only those of the active networks train on for which `which` is true.
+
+    >>> members = [Architecture((), dropout, 0.01, "relu") for dropout in (0.0, 0.1)]
+    >>> batch = untrained(members, 4, np.random.default_rng(0))
+    >>> keep(batch, np.array([False, True]))
+    >>> batch.active.tolist(), tuple(batch.state.shape)
+    ([1], (3, 5))
+    """
     if which.all():
         return
     mask = torch.from_numpy(which)
@@ -180,7 +200,12 @@ def keep(batch: Batch, which: _Array) -> None:
 
 
 def answers(batch: Batch, member: int, x: _Array) -> _Array:
-    """Outputs, shape (n,), of one member with its best parameters for signals (n, k)."""
+    """Outputs, shape (n,), of one member with its best parameters for signals (n, k).
+
+    >>> batch = untrained([Architecture((), 0.0, 0.01, "relu")], 2, np.random.default_rng(0))
+    >>> batch.best.zero_().shape, answers(batch, 0, np.ones((3, 2))).tolist()
+    (torch.Size([1, 3]), [0.5, 0.5, 0.5])
+    """
     vector = _by_layer(batch.best[member : member + 1], batch.layers)
     rows = torch.from_numpy(x.astype(np.float32))
     activation = batch.members[member].activation

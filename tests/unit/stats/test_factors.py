@@ -136,6 +136,7 @@ def test_the_rank_that_made_the_tensor_is_supported(rank: int) -> None:
     assert right >= 5
 
 
+@pytest.mark.slow
 def test_noise_alone_supports_no_factor() -> None:
     found = [
         supported_rank(

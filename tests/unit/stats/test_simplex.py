@@ -86,6 +86,16 @@ def test_gradient_is_the_slope() -> None:
         np.testing.assert_allclose(gradient[:, j], slope, rtol=1e-6, atol=1e-6)
 
 
+def test_far_points_do_not_overflow() -> None:
+    m = model(50, [0.5, 0.2, 0.2, 0.1], 0.3)
+    far = np.array([[0.0, 0, 0, 500], [0, 0, 0, -500], [900, 0, 0, 900], [0, -900, 0, -900]])
+    value, gradient = m.value_and_gradient(far)
+    assert np.isfinite(value).all()
+    assert np.isfinite(gradient).all()
+    # for large q the density falls as q**(1 - n)
+    assert value[0] - m.log_posterior(np.array([0.0, 0, 0, 400])) == pytest.approx(-4900)
+
+
 def test_transform_and_its_inverse() -> None:
     m = model(50, [0.5, 0.2, 0.2, 0.1], 0.3)
     rng = np.random.default_rng(0)

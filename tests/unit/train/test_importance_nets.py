@@ -124,8 +124,8 @@ def test_a_linear_truth_needs_no_network(short: Outcome) -> None:
 
 @pytest.mark.slow
 def test_an_interaction_is_found_by_a_network_and_not_by_weights() -> None:
-    train, validation, test = (rows(1000, seed, curved=True) for seed in range(3))
-    found = search(train, validation, test, Recipe(200, 50), rng=np.random.default_rng(0))
+    train, validation, test = (rows(500, seed, curved=True) for seed in range(3))
+    found = search(train, validation, test, Recipe(120, 40), rng=np.random.default_rng(0))
     assert found.winner.architecture.hidden != ()
     assert found.gain_interval[0] > 0.3
 
@@ -223,6 +223,8 @@ def test_refusals(parts: tuple[Rows, Rows, Rows]) -> None:
         flat = train.x.copy()
         flat[:, 2] = 1.0
         search(replace(train, x=flat), validation, test, rng=rng)
+    with pytest.raises(InputError, match="train and test share 150 rows"):
+        search(train, validation, Rows(train.x[:150], train.y[:150]), rng=rng)
     with pytest.raises(InputError, match="every y is 1; it must vary"):
         Rows(train.x, np.ones(200))
     with pytest.raises(InputError, match="29 rows; at least 30 are needed"):

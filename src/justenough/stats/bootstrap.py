@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
 from justenough.errors import InputError
-from justenough.stats.checks import at_least, checked_alpha, checked_units
+from justenough.stats.checks import checked_alpha, checked_count, checked_units
 from justenough.stats.counter import LARGEST_BOUND, below, new_key, starts, words
 from justenough.stats.fast import Kernels, kernels, side_by_side, usable_cores
 from justenough.stats.moments import Moments, UnitTotals, unit_totals
@@ -290,7 +290,7 @@ def resample(
     >>> np.allclose(rest, whole[4:], rtol=1e-12, atol=1e-12)
     True
     """
-    replicates, first = at_least("replicates", replicates, 1), at_least("first", first, 0)
+    replicates, first = checked_count("replicates", replicates, 1), checked_count("first", first, 0)
     g, q = sample.totals.shape
     if g > LARGEST_BOUND:
         raise InputError(f"{g} units; resampling takes at most {LARGEST_BOUND}, use moments")
@@ -379,7 +379,7 @@ def bootstrap_by_moments(
     True
     """
     checked_units(moments.units)
-    at_least("replicates", replicates, 1)
+    checked_count("replicates", replicates, 1)
     checked = checked_weights(weights, len(moments.origin))
     centred = moments.centred()
     covariance = centred.cross - np.outer(centred.totals, centred.totals) / moments.units

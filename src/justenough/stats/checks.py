@@ -1,5 +1,8 @@
 """What every bound asks of its arguments."""
 
+from importlib import import_module
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -91,6 +94,47 @@ def checked_count(name: str, value: int, least: int, most: int | None = None) ->
     return int(value)
 
 
+def finite_matrix(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Return `values` as a finite float64 matrix of shape (n, k), neither of them 0.
+
+    Raises:
+        InputError: If they are empty, not two-dimensional, not numbers or not finite.
+
+    >>> finite_matrix("x", [[1, 2]])
+    array([[1., 2.]])
+    """
+    try:
+        matrix = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} holds values that are not numbers") from error
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise InputError(f"{name} has shape {matrix.shape}; it must be (n, k), neither of them 0")
+    if not np.isfinite(matrix).all():
+        row, column = np.argwhere(~np.isfinite(matrix))[0]
+        raise InputError(
+            f"{name} is {matrix[row, column]} in row {row}, column {column}; "
+            "every value must be finite"
+        )
+    return matrix
+
+
+def installed(module: str, extra: str) -> Any:
+    """Return an optional module.
+
+    Raises:
+        InputError: If it is missing; the message names the extra that brings it.
+
+    >>> installed("math", "fast").pi > 3
+    True
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"{module} is not installed; pip install 'justenough[{extra}]' brings it"
+        ) from error
+
+
 def same_length(**vectors: NDArray[np.generic]) -> int:
     """Return the common length of vectors, n.
 
@@ -155,39 +199,3 @@ def checked_units(g: int) -> int:
     if g < FEWEST_UNITS:
         raise InputError(f"{g} independent units; this bound needs at least {FEWEST_UNITS}")
     return g
-
-
-def finite_matrix(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """Return `values` as a finite float64 matrix of shape (n, m), both at least 1.
-
-    Raises:
-        InputError: If they are empty, not two-dimensional, not numbers or not finite.
-
-    >>> finite_matrix("weights", [[1, 2]])
-    array([[1., 2.]])
-    """
-    try:
-        matrix = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} holds values that are not numbers") from error
-    if matrix.ndim != 2 or matrix.size == 0:
-        raise InputError(f"{name} has shape {matrix.shape}; it must be (n, m) with n, m >= 1")
-    if not np.isfinite(matrix).all():
-        row, column = np.argwhere(~np.isfinite(matrix))[0]
-        got = f"{name} is {matrix[row, column]} in row {row}, column {column}"
-        raise InputError(f"{got}; every value must be finite")
-    return matrix
-
-
-def at_least(name: str, value: int, least: int) -> int:
-    """Return `value` if it is a whole number of `least` or more.
-
-    Raises:
-        InputError: If it is not.
-
-    >>> at_least("replicates", 1000, 1)
-    1000
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} is {value!r}; it must be a whole number of {least} or more")
-    return int(value)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from justenough.errors import InputError
-from justenough.stats.checks import at_least, finite_vector, same_length
+from justenough.stats.checks import checked_count, finite_vector, same_length
 from justenough.stats.counter import LARGEST_BOUND, below, new_key, starts, words
 from justenough.stats.fast import kernels, side_by_side, usable_cores
 from justenough.stats.totals import is_tensor
@@ -105,8 +105,8 @@ def pearson_permutation_test(
         raise InputError(f"n is {n}; a permutation test needs 3 to {LARGEST_BOUND} rows")
     if alternative not in ("two-sided", "greater", "less"):
         raise InputError(f"alternative is {alternative!r}; take two-sided, greater or less")
-    at_least("permutations", permutations, 1)
-    h = permutations + 1 if stop_after is None else at_least("stop_after", stop_after, 1)
+    checked_count("permutations", permutations, 1)
+    h = permutations + 1 if stop_after is None else checked_count("stop_after", stop_after, 1)
     a, b = _normed("x", first), _normed("y", second)
     observed = float(a @ b)
     key, done, hits = new_key(rng), 0, 0

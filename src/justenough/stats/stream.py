@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from justenough.errors import InputError
-from justenough.stats.checks import at_least
+from justenough.stats.checks import checked_count
 from justenough.stats.fast import compiled, usable_cores
 from justenough.stats.moments import Moments, block_moments, checked_block, pilot_mean, slices
 from justenough.stats.totals import block_totals, checked_weights, correlations, local
@@ -126,7 +126,7 @@ def _each(
     blocks: Iterable[Any | Callable[[], Any]], work: Callable[[Any], _T], threads: int | None
 ) -> Iterator[_T]:
     """Results of `work` in the order of the blocks, with at most two blocks a thread at hand."""
-    count = usable_cores() if threads is None else at_least("threads", threads, 1)
+    count = usable_cores() if threads is None else checked_count("threads", threads, 1)
 
     def called(block: Any) -> _T:
         return work(block() if callable(block) else block)

@@ -1,0 +1,1 @@
+"""Number formats: what rounding does to arrays, rankings, half-lives and bytes."""

@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from justenough.cli import certify, compress, demo, inspect, report, run, verify
+from justenough.cli import certify, compress, demo, inspect, report, run, study, verify
 from justenough.errors import JustEnoughError
 
 STOPPED = 130
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 for verb in (inspect, compress, certify, verify, run, report, demo):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.run)
+app.add_typer(study.app, name="study")
 
 
 def main() -> None:

@@ -57,13 +57,13 @@ def search(work: Work) -> Said:
 
 
 def _found(name: str, found: Found, best: Found, seconds: float) -> Said:
-    gap = best.correlation - found.correlation
+    gap = max(best.correlation - found.correlation, 0.0)  # rounding can put it above by an ulp
     return {
         "method": name,
         "weights": [value(w, 0.02) for w in found.weights.tolist()]
         if name in ("genetic", "CMA-ES")
         else found.weights.tolist(),
-        "gap": value(gap, abs(gap) + 1e-9),
+        "gap": value(gap, gap + 1e-9),
         "evaluations": found.evaluations if name != "CMA-ES" else value(found.evaluations, 500),
         "seconds": seconds,
     }

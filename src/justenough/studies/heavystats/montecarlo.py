@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
+from justenough.stats.checks import FEWEST_UNITS
 from justenough.stats.moments import Moments
 from justenough.stats.multiplicity import holm
 from justenough.stats.simplex import correlation
@@ -101,6 +102,7 @@ def _needed(gap: Array, error: Array, units: int, power: float) -> dict[str, Any
     each = error**2 * units
     reach = float(norm.isf(ALPHA) + norm.ppf(power))
     needed = np.ceil(each * (reach / np.maximum(gap, 1e-300)) ** 2)
+    needed = np.maximum(needed, FEWEST_UNITS)  # below that the formula does not hold
     return {
         "power": power,
         "nearest": float(needed[gap.argmin()]),

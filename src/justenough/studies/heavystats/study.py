@@ -81,8 +81,10 @@ def ask(
                 f"{compare.name} is about {'made-up conversations' if table else 'a table'}; "
                 f"{'leave --cases out' if table else 'give the same one with --cases'}"
             )
-        option, conversations, seed = theirs.get("option"), theirs.get("conversations"), theirs.get("seed")
-    if option not in STAGES:
+        option, conversations, seed = (theirs.get(k) for k in ("option", "conversations", "seed"))
+        if table is not None and read_table(table).digest != _digest_of(theirs["table"]):
+            raise InputError(f"{table.name} is not the table of {compare.name}; give that one")
+    if not isinstance(option, str) or option not in STAGES:
         raise InputError(f"option is {option!r}; it must be one of {', '.join(STAGES)}")
     if table is not None and conversations is not None:
         raise InputError("give a table or a number of conversations, not both")
@@ -90,6 +92,10 @@ def ask(
     number = _count("--seed", seed, 0, 2**32 - 1)
     asked = Asked(option, number or 0, None if table else many or CONVERSATIONS, table)
     return asked, None if compare is None else body["stages"]
+
+
+def _digest_of(table: Any) -> str:
+    return str(table.get("digest")) if isinstance(table, dict) else ""
 
 
 def _count(name: str, value: Any, least: int, most: int) -> int | None:

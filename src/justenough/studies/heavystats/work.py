@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.core.store import Store
-from justenough.stats.moments import Moments, UnitTotals, moments_from, stream_moments, unit_totals
+from justenough.stats.moments import Moments, UnitTotals, moments_from, unit_totals
 from justenough.stats.moments import moments as moments_of
+from justenough.stats.stream import stream_moments
 from justenough.studies.heavystats.table import Table
 from justenough.studies.heavystats.world import BLOCK, WEIGHTS, World
 

@@ -51,7 +51,7 @@ def heavystats(
         show.console.print(line)
     show.console.print(f"\nLook:    {out / 'report.html'}\nBundle:  {out / 'bundle.json'}")
     if theirs is not None:
-        raise typer.Exit(_compared(theirs, results))
+        raise typer.Exit(_compared(theirs, results["stages"]))
 
 
 def _compared(theirs: object, ours: object) -> int:

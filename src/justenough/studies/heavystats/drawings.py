@@ -46,10 +46,10 @@ def weightings(m: Said) -> Markup:
                 ring = [svg.mark("circle", left + side / 2, top + side / 2, side * 0.3, "ring")]
             parts.append(svg.element("g", cell, *ring, class_="point", data_tip=tip))
         for k in range(0, SIDE, 4):
-            said = f"{k}/24"
             at = box.left + (k + 0.5) * side
-            parts.append(svg.text(at, box.bottom + 16, said, "tick", "middle"))
-            parts.append(svg.text(box.left - 6, box.bottom - (k + 0.4) * side, said, "tick", "end"))
+            parts.append(svg.text(at, box.bottom + 16, f"{k}/18", "tick", "middle"))
+            up = box.bottom - (k + 0.4) * side
+            parts.append(svg.text(box.left - 6, up, f"{k}/36", "tick", "end"))
         parts.append(svg.text(box.right, box.bottom + 34, "weight of surprise", "title", "end"))
         parts.append(svg.text(2, 16, "weight of decay", "title"))
         what = f"correlation with importance of 169 weightings, {low:.3f} to {high:.3f}"

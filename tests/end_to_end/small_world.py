@@ -43,10 +43,10 @@ def start(*args: object, **options: Any) -> "subprocess.Popen[str]":
     )
 
 
-def process(*args: object, **options: Any) -> Ran:
+def process(*args: object, timeout: float = 120, **options: Any) -> Ran:
     """Run `justenough ARGS` as a process of its own to its end."""
     with start(*args, **options) as p:
-        out, err = p.communicate(timeout=120)
+        out, err = p.communicate(timeout=timeout)
     return Ran(p.returncode, out, err)
 
 

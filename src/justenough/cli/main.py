@@ -6,7 +6,17 @@ import sys
 import typer
 from rich.console import Console
 
-from justenough.cli import certify, claims, compress, demo, inspect, report, run, verify
+from justenough.cli import (
+    certify,
+    claims,
+    compress,
+    demo,
+    inspect,
+    report,
+    run,
+    study,
+    verify,
+)
 from justenough.errors import JustEnoughError
 
 STOPPED = 130
@@ -19,7 +29,8 @@ app = typer.Typer(
 )
 for verb in (inspect, compress, certify, verify, run, report, demo):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.run)
-app.add_typer(claims.app, name="claims")
+for many in (study, claims):
+    app.add_typer(many.app, name=many.__name__.rpartition(".")[2])
 
 
 def main() -> None:

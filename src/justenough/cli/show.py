@@ -62,6 +62,24 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
         yield follow
 
 
+@contextmanager
+def study_bar(stages: int) -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr that counts the analyses of a study; nothing without a terminal."""
+    err = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    seen: list[str] = []
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("reading", total=float(stages))
+
+        def follow(stage: str, done: float) -> None:
+            if stage not in seen:
+                seen.append(stage)
+            said = f"{stage} ({len(seen)} of {stages})"
+            bar.update(task, description=said, completed=len(seen) - 1 + done)
+
+        yield follow
+
+
 def size(n_bytes: float) -> str:
     """Bytes in the unit that reads best.
 

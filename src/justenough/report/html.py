@@ -39,10 +39,20 @@ def render(summary: Mapping[str, Any]) -> str:
     Args:
         summary: As `compress` makes it, JSON-ready; a run that stopped early has fewer keys.
     """
+    return fill(_text("report.html.j2"), page(summary))
+
+
+def fill(template: str, page: Mapping[str, Any]) -> str:
+    """A page in the report's style and with its script, both allowed by their hashes alone.
+
+    Args:
+        template: Jinja; it gets `page`, `style`, `script` and their hashes, and may import from
+            `macros.html.j2`.
+        page: What it shows; texts that are no markup are escaped.
+    """
     script, style = _text("report.js"), _text("report.css")
-    template = _environment().get_template("report.html.j2")
-    return template.render(
-        page=page(summary), script=Markup(script), style=Markup(style),
+    return _environment().from_string(template).render(
+        page=page, script=Markup(script), style=Markup(style),
         script_hash=_hash(script), style_hash=_hash(style),
     )  # fmt: skip
 

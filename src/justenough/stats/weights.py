@@ -74,14 +74,14 @@ def exact_weights(covariance: ArrayLike) -> Found:
 def grid() -> _Array:
     """Return the 169 weightings of four signals that the study compares, shape (169, 4).
 
-    Decay and surprise are each 0, 1/24, ..., 12/24; what is left is shared equally by relevance
-    and habituation.
+    Decay is 0, 1/36, ..., 12/36 and surprise 0, 1/18, ..., 12/18; what is left is shared equally
+    by relevance and habituation.
 
-    >>> grid().shape, grid()[18].tolist()
-    ((169, 4), [0.041666666666666664, 0.20833333333333334, 0.375, 0.375])
+    >>> grid().shape, grid()[18].round(3).tolist()
+    ((169, 4), [0.028, 0.278, 0.347, 0.347])
     """
-    decay, surprise = (a.ravel() / 24.0 for a in np.mgrid[0:13, 0:13])
-    rest = 0.5 * (1.0 - decay - surprise)
+    decay, surprise = np.mgrid[0:13, 0:13].reshape(2, -1) / np.array([[36.0], [18.0]])
+    rest = np.maximum(0.5 * (1.0 - decay - surprise), 0.0)  # rounding can bring -1e-17
     return np.column_stack([decay, surprise, rest, rest])
 
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from justenough.stats.nuts import nuts
 from justenough.stats.posterior import Posterior, discrepancy
-from justenough.stats.simplex import Moments, SimplexModel, exact
+from justenough.stats.simplex import Moments, SimplexModel
+from justenough.stats.simplex_posterior import exact
 from justenough.stats.variational import laplace, pathfinder, variational
 from justenough.stats.weights import exact_weights
 from justenough.studies.heavystats.work import Said, Work, everything, value

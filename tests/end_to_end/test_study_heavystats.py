@@ -99,7 +99,10 @@ def test_a_table_of_ones_own(quick: Path, tmp_path: Path) -> None:
     key = np.repeat(np.arange(len(block)), world.turns)
     order = np.random.default_rng(0).permutation(len(key))
     np.savez(
-        tmp_path / "t.npz", conversation=key[order], **{k: v[order] for k, v in columns.items()}
+        tmp_path / "t.npz",
+        allow_pickle=False,
+        conversation=key[order],
+        **{k: v[order] for k, v in columns.items()},
     )
     out = tmp_path / "out"
     got = process(*STUDY, "--option", "A", "--cases", tmp_path / "t.npz", "-o", out)
@@ -115,7 +118,7 @@ def test_a_table_of_ones_own(quick: Path, tmp_path: Path) -> None:
     # a bundle of a table asks for that table
     refused(process(*STUDY, "--compare", out / "bundle.json", "-o", tmp_path / "b"), "--cases")
     columns["decay"][0] += 0.1
-    np.savez(tmp_path / "other.npz", conversation=key, **columns)
+    np.savez(tmp_path / "other.npz", allow_pickle=False, conversation=key, **columns)
     got = process(
         *STUDY, "--compare", out / "bundle.json", "--cases", tmp_path / "other.npz",
         "-o", tmp_path / "b",

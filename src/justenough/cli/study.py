@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import typer
 
 from justenough.cli import show
-from justenough.errors import InputError
 
 app = typer.Typer(
     help="Run a study: its data, its analyses, a report.", no_args_is_help=True,
@@ -21,7 +20,9 @@ def heavystats(
     ),
     option: Annotated[
         Literal["A", "B", "C", "D"],
-        typer.Option(help="A: Monte Carlo. B: posteriors. C: all eight analyses. D: the quick ones."),
+        typer.Option(
+            help="A: Monte Carlo. B: posteriors. C: all eight analyses. D: the quick ones."
+        ),
     ] = "C",
     conversations: Annotated[
         float | None, typer.Option(help="How many to make up, such as 1e6. [1e6]")
@@ -62,7 +63,8 @@ def _compared(theirs: object, ours: object) -> int:
     for d in found[:20]:
         if isinstance(d, Difference):
             show.console.print(
-                f"Differs: {d.where}: {d.theirs:.8g} there, {d.ours:.8g} here; {d.allowed:.2g} is allowed"
+                f"Differs: {d.where}: {d.theirs:.8g} there, {d.ours:.8g} here; "
+                f"{d.allowed:.2g} is allowed"
             )
         else:
             show.console.print(f"Differs: {d}")

@@ -290,7 +290,10 @@ def resample(
     >>> np.allclose(rest, whole[4:], rtol=1e-12, atol=1e-12)
     True
     """
-    replicates, first = checked_count("replicates", replicates, 1), checked_count("first", first, 0)
+    replicates, first = (
+        checked_count("replicates", replicates, 1),
+        checked_count("first", first, 0),
+    )
     g, q = sample.totals.shape
     if g > LARGEST_BOUND:
         raise InputError(f"{g} units; resampling takes at most {LARGEST_BOUND}, use moments")

@@ -79,7 +79,8 @@ def convergence(m: Said) -> Markup | None:
             svg.axes(box, x, y, words.count, lambda v: f"{v:.0e}", ("conversations", "error of r"))
         ]
         line = " ".join(
-            f"{x(row['conversations']):.1f},{y(e):.1f}" for row, e in zip(rows, errors, strict=True)
+            f"{x(row['conversations']):.1f},{y(e):.1f}"
+            for row, e in zip(rows, errors, strict=True)
         )
         parts.append(svg.element("polyline", points=line, class_="curve on"))
         for k, row in enumerate(rows):
@@ -117,11 +118,13 @@ def intervals(
             tip = f"{name}\n{low:.6g} to {high:.6g}, middle {middle:.6g}"
             parts.append(
                 svg.element(
-                    "g", svg.text(box.left - 8, at + 4, name, "value", "end"),
+                    "g",
+                    svg.text(box.left - 8, at + 4, name, "value", "end"),
                     svg.line(x(low), at, x(high), at, "whisker bold"),
                     svg.mark("circle", x(middle), at, 4, "dot exact"),
-                    class_="point", data_tip=tip,
-                )  # fmt: skip
+                    class_="point",
+                    data_tip=tip,
+                )
             )
         return svg.picture(width, box.bottom + 44, title, *parts)
 
@@ -146,16 +149,18 @@ def null(p: Said) -> Markup:
         box = svg.Box(62, 40, width - 16, 240)
         x = svg.linear([edges[0], edges[-1], r, 0.0], box.left, box.right)
         y = svg.Scale(0, max(counts) * 1.1, box.bottom, box.top)
-        parts = [
-            svg.axes(box, x, y, lambda v: f"{v:g}", words.count, ("correlation", "shuffles"))
-        ]
+        parts = [svg.axes(box, x, y, lambda v: f"{v:g}", words.count, ("correlation", "shuffles"))]
         for low, high, n in zip(edges, edges[1:], counts, strict=False):
             if n:
                 bar = svg.bar(svg.Box(x(low), y(n), x(high), box.bottom), "bin")
-                parts.append(svg.element("g", bar, class_="point", data_tip=f"{words.count(n)} shuffles"))
+                parts.append(
+                    svg.element("g", bar, class_="point", data_tip=f"{words.count(n)} shuffles")
+                )
         parts.append(svg.line(x(r), box.top, x(r), box.bottom, "bound"))
         parts.append(svg.text(x(r) - 6, box.top + 12, f"the data: {r:.3f}", "bound-label", "end"))
-        return svg.picture(width, 282, f"correlations of shuffled data, and {r:.3f} of the data", *parts)
+        return svg.picture(
+            width, 282, f"correlations of shuffled data, and {r:.3f} of the data", *parts
+        )
 
     return svg.both(draw)
 

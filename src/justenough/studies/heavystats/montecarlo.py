@@ -78,7 +78,9 @@ def told_apart(m: Moments, weights: Array, best: int) -> Said:
     slope = gradients(m.centred().totals[None], checked_weights(weights, 5))[0]
     away = slope[best] - slope
     factor = m.units / (m.units - 1)
-    error = np.sqrt(factor * np.maximum(np.einsum("mq,qr,mr->m", away, m.centred().cross, away), 0))
+    error = np.sqrt(
+        factor * np.maximum(np.einsum("mq,qr,mr->m", away, m.centred().cross, away), 0)
+    )
     r = m.correlations(weights)
     others = np.delete(np.arange(len(weights)), best)
     gap = (r[best] - r)[others]

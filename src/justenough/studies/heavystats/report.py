@@ -1,6 +1,6 @@
 """The study's report: one HTML file, and the few lines of it that a terminal shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -43,9 +43,15 @@ def said(body: Said) -> list[str]:
     """What was found, for a terminal."""
     stages = body["stages"]
     out = [_source(body), ""]
-    out += [f"{TITLES[name] + ':':24}{line}" for name, s in stages.items() for line in [_line(name, s)]]
+    out += [
+        f"{TITLES[name] + ':':24}{line}" for name, s in stages.items() for line in [_line(name, s)]
+    ]
     total = sum(s["seconds"] for s in stages.values())
-    out += ["", f"{len(stages)} of 8 analyses in {words.seconds(total)} on {body['machine']['cores']} cores"]
+    out += [
+        "",
+        f"{len(stages)} of 8 analyses in {words.seconds(total)} on "
+        f"{body['machine']['cores']} cores",
+    ]
     return out
 
 
@@ -136,7 +142,7 @@ def _of_architectures(s: Said) -> str:
     )
 
 
-_LINES = {
+_LINES: Mapping[str, Callable[[Said], str]] = {
     "montecarlo": _of_montecarlo, "posterior": _of_posterior, "variational": _of_variational,
     "bootstrap": _of_bootstrap, "permutation": _of_permutation, "search": _of_search,
     "factors": _of_factors, "architectures": _of_architectures,
@@ -178,7 +184,8 @@ def _headline(stages: Said) -> str:
     w = m["optimum"]["weights"]
     text = f"Importance is predicted best by {_weights(w)}: r = {m['optimum']['r']:.4f}"
     hoped = m["hoped"]["r"]
-    return f"{text}; the weights that were hoped for reach {hoped:.4f}, equal ones {m['equal']['r']:.4f}."
+    equal = m["equal"]["r"]
+    return f"{text}; the weights that were hoped for reach {hoped:.4f}, equal ones {equal:.4f}."
 
 
 def _limits(made_up: bool, stages: Said) -> list[tuple[str, str]]:
@@ -186,21 +193,21 @@ def _limits(made_up: bool, stages: Said) -> list[tuple[str, str]]:
     if made_up:
         out.append((
             "Made-up data",
-            "The weights that come out are those that were put in. This shows whether the analyses "
-            "find them, how sure they are and how long they take; it says nothing of how people "
+            "The weights that come out are those that were put in. This shows whether the "
+            "analyses find them, how sure they are and how long they take; it says nothing of how people "
             "remember. No number of made-up conversations changes that: the intervals describe "
             "the generator.",
         ))  # fmt: skip
     out += [
-        ("Association", "A correlation of signals with importance is not what importance is made of."),
+        ("Association", "A correlation of signals with importance is not its cause."),
         ("Units", "Conversations are the independent units; turns of one resemble each other. "
                   "Standard errors, resamples and the rows of the posterior count conversations."),
         ("Many weightings", "The best of 169 was chosen on the data that judge it; its lead over "
-                            "the nearest others is overstated by that, not its lead over the rest."),
+                            "the nearest others is overstated by that, that over the rest is not."),
     ]  # fmt: skip
     if "architectures" in stages and "left_out" not in stages["architectures"]:
         out.append(("Networks", "The winner was chosen on validation turns and met the test turns "
-                                "once. Its validation score is the best of 252 and too good."))  # fmt: skip
+                                "once. Its validation score, best of 252, is too good."))  # fmt: skip
     return out
 
 
@@ -226,8 +233,8 @@ def _montecarlo(m: Said) -> Said:
     if "exact_r" in m:
         facts.append((
             "error against the truth",
-            f"at most {m['largest_error']:.1g} over the 169, {m['largest_error_in_se']:.1f} standard "
-            "errors",
+            f"at most {m['largest_error']:.1g} over the 169, {m['largest_error_in_se']:.1f} "
+            "standard errors",
         ))  # fmt: skip
     return {
         "facts": facts, "figure": drawings.weightings(m), "convergence": drawings.convergence(m),
@@ -274,8 +281,8 @@ def _bootstrap(b: Said | None) -> Said | None:
         ("conversations", words.count(b["conversations"])),
         ("resamples", f"{words.count(b['replicates'])}, of all 169 weightings at once, in "
                       f"{words.seconds(b['resampling_seconds']['seconds'])}"),
-        ("without resampling", f"{words.seconds(b['moments_seconds']['seconds'])}; standard errors "
-                               f"{quick[0]:.3f} to {quick[2]:.3f} of the resampled ones"),
+        ("without resampling", f"{words.seconds(b['moments_seconds']['seconds'])}; standard "
+                               f"errors {quick[0]:.3f} to {quick[2]:.3f} of the resampled ones"),
         ("resampled over formula", f"{formula[0]:.3f} to {formula[2]:.3f} (influence function)"),
     ]  # fmt: skip
     return {"facts": facts, "figure": drawings.intervals(lines, "r of the best weighting, 95 %")}

@@ -1,13 +1,23 @@
 """Bootstrap intervals of every weighting, and the permutation test of the hoped-for one."""
 
 import time
+from functools import partial
 
 import numpy as np
 
 from justenough.stats.bootstrap import bootstrap_by_moments, from_resamples, resample
+from justenough.stats.moments import UnitTotals
 from justenough.stats.permutation import pearson_permutation_test
 from justenough.stats.weights import grid
-from justenough.studies.heavystats.work import HOPED, Said, Work, one_turn_each, units, value
+from justenough.studies.heavystats.work import (
+    HOPED,
+    Array,
+    Said,
+    Work,
+    one_turn_each,
+    units,
+    value,
+)
 
 REPLICATES, PART = 10_000, 1_000
 STUDENTISED = 2_000
@@ -22,21 +32,13 @@ def bootstrap(work: Work) -> Said:
     start = time.perf_counter()
     parts = []
     for first in range(0, REPLICATES, PART):
-        parts.append(
-            work.store.once_arrays(
-                f"bootstrap {first}",
-                lambda first=first: {
-                    "totals": resample(sample, PART, np.random.default_rng(key), first=first)
-                },
-            )["totals"]
-        )
+        made = partial(_part, sample, key, first)
+        parts.append(work.store.once_arrays(f"bootstrap {first}", made)["totals"])
         work.tick(0.7 * (first + PART) / REPLICATES)
     drawn = from_resamples(sample, weights, np.concatenate(parts))
     seconds = time.perf_counter() - start
     start = time.perf_counter()
-    quick = bootstrap_by_moments(
-        sample.moments(), weights, replicates=REPLICATES, rng=work.rng
-    )
+    quick = bootstrap_by_moments(sample.moments(), weights, replicates=REPLICATES, rng=work.rng)
     quick_seconds = time.perf_counter() - start
     best = int(drawn.estimates.argmax())
     spread, quick_spread = drawn.replicates.std(0), quick.replicates.std(0)
@@ -76,7 +78,11 @@ def bootstrap(work: Work) -> Said:
     }
 
 
-def _range(x: np.ndarray) -> list[float]:
+def _part(sample: UnitTotals, key: int, first: int) -> dict[str, Array]:
+    return {"totals": resample(sample, PART, np.random.default_rng(key), first=first)}
+
+
+def _range(x: Array) -> list[float]:
     return [float(x.min()), float(np.median(x)), float(x.max())]
 
 

@@ -1,5 +1,6 @@
 """Weights by search, factors of the tensor, and small networks in place of weights."""
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -117,7 +118,7 @@ def architectures(work: Work) -> Said:
     from justenough.train.importance_nets import search as train
 
     ends = _parts(work.source.conversations)
-    rows = [one_turn_each(work.source, a, b, work.rng) for a, b in zip(ends, ends[1:], strict=False)]
+    rows = [one_turn_each(work.source, a, b, work.rng) for a, b in itertools.pairwise(ends)]
     train_rows, validation, test = (Rows(r[:, :4], r[:, 4]) for r in rows)
     recipe = Recipe()
     found = train(
@@ -149,7 +150,7 @@ def architectures(work: Work) -> Said:
 
 
 def ceiling(world: World) -> float:
-    """The correlation of what can be known with importance: no function of the signals does better.
+    """The correlation of what can be known with importance; no function of the signals passes it.
 
     Linear and bent part are uncorrelated; the rest is noise.
     """

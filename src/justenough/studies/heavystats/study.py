@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from justenough.errors import InputError
 from justenough.studies.heavystats import analyses, bundle
 from justenough.studies.heavystats.report import render, said
 from justenough.studies.heavystats.table import Table, read_table
+from justenough.studies.heavystats.work import Work
 from justenough.studies.heavystats.world import World
 
 __all__ = ["STAGES", "Asked", "ask", "run", "said"]
@@ -142,16 +143,14 @@ def run(asked: Asked, out: Path, progress: Progress = lambda *_: None) -> Said:
     return body
 
 
-def _stage(
-    name: str, source: World | Table, seed: int, store: Store, progress: Progress
-) -> Said:
+def _stage(name: str, source: World | Table, seed: int, store: Store, progress: Progress) -> Said:
     known: Said | None = store.get(name)
     if known is not None:
         return known
     order = STAGES["C"].index(name)
     start = time.perf_counter()
     found = analyses.ANALYSES[name](
-        analyses.Work(source, np.random.default_rng([seed, order]), store, lambda d: progress(name, d))
+        Work(source, np.random.default_rng([seed, order]), store, lambda d: progress(name, d))
     )
     found["seconds"] = time.perf_counter() - start
     store.put(name, found, seconds=found["seconds"])

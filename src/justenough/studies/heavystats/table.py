@@ -74,9 +74,7 @@ def read_table(path: Path) -> Table:
     unit = np.unique(keys, return_inverse=True)[1].reshape(-1)
     groups = int(unit.max()) + 1
     if groups < 30:
-        raise InputError(
-            f"{path.name} holds {groups} conversations; an interval needs 30 or more"
-        )
+        raise InputError(f"{path.name} holds {groups} conversations; an interval needs 30 or more")
     if groups == len(keys):
         raise InputError(
             f"every conversation of {path.name} has one turn; a conversation must group its turns"
@@ -92,8 +90,8 @@ def _numbers(path: Path, name: str, given: Any) -> NDArray[np.float64]:
         raise InputError(f"column {name!r} of {path.name} holds values that are no numbers") from e
     if column.ndim != 1 or not 0 < len(column) <= MOST_ROWS:
         raise InputError(
-            f"column {name!r} of {path.name} has shape {column.shape}; it must be (n,) with n from "
-            f"1 to {MOST_ROWS:,}"
+            f"column {name!r} of {path.name} has shape {column.shape}; it must be (n,), n from 1 "
+            f"to {MOST_ROWS:,}"
         )
     if not np.isfinite(column).all():
         row = int(np.flatnonzero(~np.isfinite(column))[0])

@@ -61,15 +61,17 @@ def prefixes(work: Work) -> list[Moments]:
     while ends[-1] < world.n_blocks:
         ends.append(min(ends[-1] * DECADE, world.n_blocks))
     found: list[Moments] = []
+    so_far: Moments | None = None
     for first, last in zip([0, *ends], ends, strict=False):
         for start in range(first, last, 1000):
             stop = min(start + 1000, last)
             part = moments_from(
                 work.store.once_arrays(f"pass {start}", partial(_pass, world, start, stop))
             )
-            so_far = part if start == 0 else so_far.merged(part)
+            so_far = part if so_far is None else so_far.merged(part)
             work.tick(stop / world.n_blocks)
-        found.append(so_far)
+        if so_far is not None:
+            found.append(so_far)
     return found
 
 
@@ -103,10 +105,12 @@ def one_turn_each(source: World | Table, first: int, last: int, rng: np.random.G
         starts = np.searchsorted(source.unit, np.arange(source.conversations + 1))
         first, last = min(first, source.conversations), min(last, source.conversations)
         begin, end = starts[first:last], starts[first + 1 : last + 1]
-        return source.values[begin + rng.integers(0, end - begin)]
+        chosen: Array = source.values[begin + rng.integers(0, end - begin)]
+        return chosen
     last = min(last, source.conversations)
     blocks = range(first // BLOCK, -(-last // BLOCK))
     rows = np.concatenate([source.block(b) for b in blocks])
     rows = rows[first - blocks[0] * BLOCK : last - blocks[0] * BLOCK]
     turn = rng.integers(0, source.turns, len(rows))
-    return rows[np.arange(len(rows)), turn].astype(np.float64)
+    picked: Array = rows[np.arange(len(rows)), turn].astype(np.float64)
+    return picked

@@ -55,7 +55,9 @@ class World:
         if not 0.0 <= self.shared < 1.0:
             raise InputError(f"turns share {self.shared} of a signal; give 0 or more, less than 1")
         if self.noise <= 0.0 or self.apart < 0.0:
-            raise InputError("the noise of a turn must be above 0, that of a conversation not below")
+            raise InputError(
+                "the noise of a turn must be above 0, that of a conversation not below"
+            )
 
     @property
     def n_blocks(self) -> int:

@@ -194,8 +194,8 @@ def _limits(made_up: bool, stages: Said) -> list[tuple[str, str]]:
         out.append((
             "Made-up data",
             "The weights that come out are those that were put in. This shows whether the "
-            "analyses find them, how sure they are and how long they take; it says nothing of how people "
-            "remember. No number of made-up conversations changes that: the intervals describe "
+            "analyses find them, how sure they are and how long they take; it says nothing of how "
+            "people remember. No number of made-up conversations changes that: the intervals describe "
             "the generator.",
         ))  # fmt: skip
     out += [
@@ -203,11 +203,14 @@ def _limits(made_up: bool, stages: Said) -> list[tuple[str, str]]:
         ("Units", "Conversations are the independent units; turns of one resemble each other. "
                   "Standard errors, resamples and the rows of the posterior count conversations."),
         ("Many weightings", "The best of 169 was chosen on the data that judge it; its lead over "
-                            "the nearest others is overstated by that, that over the rest is not."),
+                            "the nearest others is too good by that, over the rest it is not."),
     ]  # fmt: skip
     if "architectures" in stages and "left_out" not in stages["architectures"]:
-        out.append(("Networks", "The winner was chosen on validation turns and met the test turns "
-                                "once. Its validation score, best of 252, is too good."))  # fmt: skip
+        out.append((
+            "Networks",
+            "The winner was chosen on validation turns and met the test turns once. Its "
+            "validation score, the best of 252, is too good.",
+        ))  # fmt: skip
     return out
 
 

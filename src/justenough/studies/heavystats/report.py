@@ -195,8 +195,8 @@ def _limits(made_up: bool, stages: Said) -> list[tuple[str, str]]:
             "Made-up data",
             "The weights that come out are those that were put in. This shows whether the "
             "analyses find them, how sure they are and how long they take; it says nothing of how "
-            "people remember. No number of made-up conversations changes that: the intervals describe "
-            "the generator.",
+            "people remember. No number of made-up conversations changes that: the intervals "
+            "describe the generator.",
         ))  # fmt: skip
     out += [
         ("Association", "A correlation of signals with importance is not its cause."),

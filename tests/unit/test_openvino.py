@@ -105,6 +105,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Net:
     ]
     model = save(folder / "net.onnx", NET, weights)
     x = rng.normal(size=(16, 3, 12, 12)).astype(np.float32)
+    assert not apart.attends(onnx.load(model))
     everything = apart.nncf_quantize(model, {"x": x}, folder / "all.xml")
     return Net(model, everything, find_sites(onnx.load(model)), x)
 
@@ -120,7 +121,8 @@ def attention(tmp_path_factory: pytest.TempPathFactory) -> Net:
     model = save(folder / "net.onnx", ATTENTION, weights)
     x = rng.normal(size=(32, 6, 16)).astype(np.float32)
     x[..., 3] *= 40
-    everything = apart.nncf_quantize(model, {"x": x}, folder / "all.xml")
+    assert apart.attends(onnx.load(model))
+    everything = apart.nncf_quantize(model, {"x": x}, folder / "all.xml", transformer=True)
     return Net(model, everything, find_sites(onnx.load(model)), x)
 
 

@@ -38,7 +38,7 @@ from justenough.subjects.local_choices import (
     weight_shape,
 )
 from justenough.subjects.mended import Mended
-from justenough.subjects.nncf_quantize import nncf_quantize
+from justenough.subjects.nncf_quantize import attends, nncf_quantize
 from justenough.subjects.onnx_model import OnnxModel, file_bytes, find_sites, load_proto
 from justenough.subjects.prepare import prepare
 from justenough.subjects.processor import adds_in_16_bits
@@ -48,6 +48,7 @@ from justenough.subjects.repair_statistics import Feed
 Array = NDArray[Any]
 CALIBRATION_ROWS = 256
 NNCF_ROWS = 32
+NNCF_ROWS_ATTENTION = 300  # there its own ranges and scales stay, and 32 rows are too few
 Progress = Callable[[str, float], None]
 
 
@@ -175,8 +176,10 @@ class Workbench:
         narrow = variant.calibration.endswith(NARROW)
         everything = self.folder / f"nncf-everything{NARROW if narrow else ''}.xml"
         if not everything.is_file():
-            rows = measure.rows_of(self.calibration.cases.inputs, NNCF_ROWS)
-            nncf_quantize(self.prepared, rows, everything, narrow=narrow)
+            attention = attends(self.model)
+            most = NNCF_ROWS_ATTENTION if attention else NNCF_ROWS
+            rows = measure.rows_of(self.calibration.cases.inputs, most)
+            nncf_quantize(self.prepared, rows, everything, narrow=narrow, transformer=attention)
             self.spent("nncf", len(next(iter(rows.values()))))
         table = self.calibrated.ranges.of(variant.calibration)
         made = {n.name: n.output[0] for n in self.model.graph.node}

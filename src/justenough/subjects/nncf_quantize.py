@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
@@ -21,21 +22,32 @@ Array = NDArray[Any]
 TIMEOUT_S = 1800.0
 
 
+def attends(model: onnx.ModelProto) -> bool:
+    """Whether a softmax weighs the rows of a product, which is what attention is."""
+    weights = {n.output[0] for n in model.graph.node if n.op_type == "Softmax"}
+    return any(n.op_type == "MatMul" and n.input[0] in weights for n in model.graph.node)
+
+
 def nncf_quantize(
-    model: Path, inputs: Mapping[str, Array], out: Path, *, narrow: bool = False
+    model: Path,
+    inputs: Mapping[str, Array],
+    out: Path,
+    *,
+    narrow: bool = False,
+    transformer: bool = False,
 ) -> Path:
     """Quantize every operator that NNCF would, for OpenVINO, and write the IR to `out`.
 
     Of NNCF this takes where it rounds. Its ranges clip (they are means over rows) and its bias
     correction gave nothing (docs/log.md): `openvino_variants.write_excluding` sets the ranges.
-    A graph with attention is called a transformer, as NNCF asks: it then leaves alone what
-    attention cannot bear in int8 and moves scales from activations into weights (SmoothQuant).
 
     Args:
         model: ONNX file.
         inputs: Calibration rows, (n, ...) each, all of which are used.
         out: `.xml` file to write, its weights beside it.
         narrow: Give every weight 7 bits, for processors that add int8 products in 16 bits.
+        transformer: Tell NNCF that it is one, as it asks: it then leaves alone what attention
+            cannot bear in int8 and moves scales from activations into weights (SmoothQuant).
 
     Raises:
         InputError: NNCF failed, crashed or took longer than half an hour.
@@ -45,7 +57,8 @@ def nncf_quantize(
         np.savez(f, **{f"input/{k}": v for k, v in inputs.items()})  # type: ignore[arg-type]
     part = out.with_name("part-" + out.name)
     part.unlink(missing_ok=True)
-    command = [sys.executable, "-m", __name__, str(model), str(rows), str(part), str(narrow)]
+    told = [str(narrow), str(transformer)]
+    command = [sys.executable, "-m", __name__, str(model), str(rows), str(part), *told]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -62,7 +75,7 @@ def nncf_quantize(
     return out
 
 
-def _run(model: str, rows: str, out: str, narrow: str) -> None:
+def _run(model: str, rows: str, out: str, narrow: str, transformer: str) -> None:
     import nncf
     import openvino as ov
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
@@ -78,23 +91,12 @@ def _run(model: str, rows: str, out: str, narrow: str) -> None:
         disable_bias_correction=True,
         activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
     )
-    graph = ov.Core().read_model(model)
     quantized = nncf.quantize(
-        graph, data, subset_size=n, advanced_parameters=settings,
-        model_type=nncf.ModelType.TRANSFORMER if _attends(graph) else None,
+        ov.Core().read_model(model), data, subset_size=n, advanced_parameters=settings,
+        model_type=nncf.ModelType.TRANSFORMER if transformer == "True" else None,
     )  # fmt: skip
     ov.save_model(quantized, out, compress_to_fp16=False)
 
 
-def _attends(graph: Any) -> bool:
-    """Whether a softmax weighs the rows of a product, which is what attention is."""
-    return any(
-        reader.get_node().get_type_name() == "MatMul"
-        for node in graph.get_ops()
-        if node.get_type_name() in ("Softmax", "SoftMax")
-        for reader in node.output(0).get_target_inputs()
-    )
-
-
 if __name__ == "__main__":
-    _run(*sys.argv[1:5])
+    _run(*sys.argv[1:6])

@@ -41,7 +41,8 @@ def write_excluding(
         sites: Sites of that model.
         int8: Names of the sites that stay int8.
         ranges: Calibrated (low, high) by name of the node or input that makes a value; where
-            one is missing, NNCF's stays.
+            one is missing, NNCF's stays. All of NNCF's stay where it moved scales into weights:
+            most roundings then are of scaled values, and ours beside them only lost (docs/log.md).
         out: `.xml` file to write.
     """
     chosen = set(int8)
@@ -59,7 +60,8 @@ def write_excluding(
         if o.get_type_name() in PRODUCTS and o.get_friendly_name().removesuffix(BARE) not in names
     }
     _drop_idle(graph, quantized_products)
-    _set_ranges(graph, ranges)
+    if not any(name.endswith(SMOOTHED) for name in nodes):
+        _set_ranges(graph, ranges)
     graph.validate_nodes_and_infer_types()
     part = out.with_name("part-" + out.name)
     save_ir(graph, part)

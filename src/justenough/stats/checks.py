@@ -1,5 +1,6 @@
 """What every bound asks of its arguments."""
 
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -128,7 +129,9 @@ def installed(module: str, extra: str) -> Any:
     True
     """
     try:
-        return import_module(module)
+        with warnings.catch_warnings():  # of what they in turn could use and do not find
+            warnings.simplefilter("ignore")
+            return import_module(module)
     except ImportError as error:
         raise InputError(
             f"{module} is not installed; pip install 'justenough[{extra}]' brings it"

@@ -136,8 +136,8 @@ def test_tick_is_called_to_the_end() -> None:
         ({"x": np.ones(6)}, "x is .* in every row; a constant has no correlation"),
         ({"y": np.full(6, np.nan)}, "y is nan in row 0"),
         ({"x": X[:2], "y": Y[:2]}, "n is 2; a permutation test needs 3"),
-        ({"permutations": 0}, "permutations is 0; it must be a whole number of 1"),
-        ({"stop_after": 0}, "stop_after is 0; it must be a whole number of 1"),
+        ({"permutations": 0}, "permutations is 0; it must be a whole number, 1 or more"),
+        ({"stop_after": 0}, "stop_after is 0; it must be a whole number, 1 or more"),
         ({"alternative": "both"}, "alternative is 'both'; take two-sided, greater or less"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What one analysis takes: `python -m justenough.studies.heavystats.cost NAME`, in its own process.
+"""What one analysis takes: `python -m justenough.studies.heavystats.cost NAME`, by itself.
 
 At the document's sizes: 1,000,000 conversations of 50 turns, 169 weightings, 10,000 resamples,
 100,000 shuffles, 4 chains of 20,000 draws, 252 networks. Prints seconds and peak memory as JSON.

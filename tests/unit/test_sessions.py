@@ -69,6 +69,8 @@ def test_a_runtime_that_is_not_installed_names_its_extra(
 def test_no_runtime_loads_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"not a model")
     for name in RUNTIMES:
+        if missing_part(Runtime(name)):  # an extra that need not be here
+            continue
         with pytest.raises(InputError) as e:
             open_session(tmp_path / "m.onnx", Runtime(name))
         assert "\n" not in str(e.value) and "m.onnx" in str(e.value)

@@ -42,7 +42,7 @@ def write_excluding(
         int8: Names of the sites that stay int8.
         ranges: Calibrated (low, high) by name of the node or input that makes a value; where
             one is missing, NNCF's stays. All of NNCF's stay where it moved scales into weights:
-            most roundings then are of scaled values, and ours beside them only lost (docs/log.md).
+            most roundings then are of scaled values, and ours beside them gain nothing.
         out: `.xml` file to write.
     """
     chosen = set(int8)

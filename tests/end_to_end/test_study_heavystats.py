@@ -145,6 +145,14 @@ def test_the_full_stack(tmp_path: Path) -> None:
     assert stages["factors"]["megabytes"] == pytest.approx(4.8)
 
 
+@needs_extra
+@pytest.mark.timeout(900)
+def test_all_claims_of_the_study_agree() -> None:
+    got = process("claims", "run", "--all", "--study", "heavystats", timeout=850)
+    assert got.code == 0, got.out + got.err
+    assert "0 verdicts differ" in got.out
+
+
 def test_what_cannot_be_asked_is_refused(cli: Cli, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "out")
     table, bundle = tmp_path / "t.npz", tmp_path / "bundle.json"

@@ -79,12 +79,16 @@ def only(claims: tuple[Claim, ...], key: str, value: str) -> tuple[Claim, ...]:
 def run(
     claim_id: Annotated[str, typer.Argument(metavar="ID", help="A claim, such as 000-pk-x.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Every claim with a check.")] = False,
+    study: Annotated[str, typer.Option("--study", help="With --all: of this study.")] = "",
 ) -> None:
     """Measure a claim again: exit 0 when the verdict is the ledger's, 1 when it differs."""
     ledger = read_ledger(STUDIES)
     if bool(claim_id) == everything:
         raise InputError("give the ID of one claim, or --all")
-    claims = [c for c in ledger if c.check] if everything else [found(ledger, claim_id)]
+    if study and not everything:
+        raise InputError("--study goes with --all; an ID names its study already")
+    asked = only(ledger, "study", study)
+    claims = [c for c in asked if c.check] if everything else [found(ledger, claim_id)]
     differ = 0
     for c in claims:
         measured = check_of(c)()

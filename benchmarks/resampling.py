@@ -115,7 +115,7 @@ def bootstraps(weights: Array, passes: int) -> tuple[list[Row], dict[str, float]
             for w in weights[:10]:
                 np.corrcoef(some[:, :4] @ w, some[:, 4])
 
-    work = "bootstrap 10,000 x 169, n = 1e5"
+    work = f"bootstrap {b:,} x {len(weights)}, n = 1e5"
     found = raced(
         work,
         {
@@ -176,7 +176,7 @@ def peers(weights: Array, passes: int) -> list[Row]:
             )
 
         sides["arch IIDBootstrap"] = (archs, scale)
-    return raced("bootstrap 10,000 x 169, n = 1e4", sides, passes)
+    return raced(f"bootstrap {b:,} x {len(weights)}, n = 1e4", sides, passes)
 
 
 def permutations(passes: int) -> list[Row]:

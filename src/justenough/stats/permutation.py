@@ -73,8 +73,8 @@ def pearson_permutation_test(
     Biometrika 78(2)), valid as well. Correlations that differ only by rounding count as equal.
 
     The shuffles follow from one key that `rng` gives and are the same on any number of threads,
-    with and without Numba. They are drawn on the processor, also for tensors: a shuffle is one
-    chain of dependent swaps, and n numbers are quickly copied.
+    with and without Numba, though without it far slower. They are drawn on the processor, also
+    for tensors: a shuffle is one chain of dependent swaps, and n numbers are quickly copied.
 
     Args:
         x: Array or tensor, shape (n,), n >= 3.

@@ -324,6 +324,7 @@ def test_score_tost_is_liberal_by_what_the_page_says() -> None:
     assert 0.059 < level < 0.061
 
 
+@pytest.mark.slow
 @pytest.mark.coverage_study
 def test_delong_holds_for_many_rows_and_noise_everywhere() -> None:
     labels = np.arange(400) < 200

@@ -77,6 +77,7 @@ def test_units_for_power_are_the_fewest() -> None:
         ) == units_needed(0, at_least=1 - at_most, alpha=0.05)
 
 
+@pytest.mark.slow
 def test_course_is_that_of_the_process() -> None:
     """The same looks, 400 processes one by one; four standard errors."""
     rng, runs = np.random.default_rng(0), 200
@@ -159,6 +160,7 @@ def test_level_of_tost_of_means_at_its_margin() -> None:
     assert tost_means_power(2, 0.0, 1.0, margin=1e-6, alpha=0.05) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [(60, 90), (200, 40)])
 def test_delong_power_is_counted_too(rows: tuple[int, int]) -> None:
     scores = Binormal(0.85, 0.75, 0.5)

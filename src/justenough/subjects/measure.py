@@ -37,7 +37,8 @@ from justenough.subjects.sessions import session
 Array = NDArray[Any]
 Inputs = Mapping[str, Column]
 SAMPLED_PER_ROW = 256
-CALIBRATION_BYTES = 2**28
+# More rows a call are no faster here, and all their values are held at once.
+CALIBRATION_BYTES = 2**25
 PROFILED_RUNS = 12
 # A profile ends after so many seconds, one of a local choice sooner, and not before so many runs.
 PROFILED_S, LOCAL_S, LEAST_RUNS = 3.0, 1.0, 5
@@ -141,7 +142,8 @@ def calibrate(
                 # At random: an even stride can fall on the same pixel of every image.
                 kept[name].append(flat[rng.integers(0, max(len(flat), 1), n * SAMPLED_PER_ROW)])
                 sizes[name] = value.size / max(n, 1)
-    samples = {t: (low[t], high[t], np.concatenate(kept[t])) for t in tensors}
+            del values, value, flat  # before the next call makes its own
+    samples = {t: (low[t], high[t], np.concatenate(kept.pop(t))) for t in tensors}
     return Calibration(find_ranges(samples), sizes)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from justenough import compiled
 from justenough.errors import InputError
 from justenough.stats import bootstrap, fast
 from justenough.stats.bootstrap import (
@@ -86,7 +87,7 @@ def test_counts_do_not_depend_on_threads(threads: int, monkeypatch: pytest.Monke
     loops = fast.compiled()
     if loops is None:
         pytest.skip("numba is not installed")
-    monkeypatch.setattr(bootstrap, "usable_cores", lambda: threads)
+    monkeypatch.setattr(compiled, "usable_cores", lambda: threads)
     like = np.empty((50, 1))
     expected = multinomial_counts(9, 0, 31, like)
     assert np.array_equal(multinomial_counts(9, 0, 31, like, loops), expected)

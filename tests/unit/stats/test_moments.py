@@ -15,7 +15,7 @@ from justenough.stats.moments import (
     moments_from,
     unit_totals,
 )
-from justenough.stats.stream import stream_correlations_within, stream_moments
+from justenough.stats.stream import stream_moments
 from justenough.stats.totals import block_totals, checked_weights, correlations
 
 Array = NDArray[np.float64]
@@ -128,11 +128,6 @@ def test_a_stream_of_float32_equals_its_rows_in_float64(threads: int, called: bo
     assert np.allclose(found.correlations(WEIGHTS), r, rtol=1e-10, atol=1e-13)
     alone = stream_moments(blocks(), threads=1)
     assert np.array_equal(found.cross, alone.cross)
-    within = stream_correlations_within(blocks(), WEIGHTS, threads=threads)
-    each = np.array([two_pass(c.astype(np.float64), WEIGHTS)[0] for c in block])
-    assert within.units == 70
-    assert np.allclose(within.mean, each.mean(0), rtol=0, atol=1e-12)
-    assert np.allclose(within.covariance, np.cov(each.T), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
@@ -199,12 +194,6 @@ ROWS = sample(40)
         ),
         (lambda: stream_moments([]), "no block was given"),
         (lambda: stream_moments([ROWS], threads=0), "threads is 0; it must be a whole number"),
-        (lambda: stream_correlations_within([ROWS], WEIGHTS), r"a block has shape \(40, 5\)"),
-        (lambda: stream_correlations_within([], WEIGHTS), "0 units; a covariance over units"),
-        (
-            lambda: stream_correlations_within([np.ones((4, 9, 5))], WEIGHTS),
-            "the outcome is constant in sample 0 of 4",
-        ),
     ],
 )
 def test_bad_input_is_said(call: Callable[[], object], said: str) -> None:

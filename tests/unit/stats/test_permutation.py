@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare, rankdata
 
+from justenough import compiled
 from justenough.errors import InputError
 from justenough.stats import fast, permutation
 from justenough.stats.counter import starts
@@ -73,8 +74,8 @@ def test_the_answer_does_not_depend_on_threads(
 ) -> None:
     x, y = rng().standard_normal((2, 300))
     expected = shuffled_dots(1, 0, 100, x, y)
-    monkeypatch.setattr(fast, "FAST_FROM", 0)
-    monkeypatch.setattr(permutation, "usable_cores", lambda: threads)
+    monkeypatch.setattr(compiled, "FAST_FROM", 0)
+    monkeypatch.setattr(compiled, "usable_cores", lambda: threads)
     assert np.array_equal(shuffled_dots(1, 0, 100, x, y), expected)
 
 

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from justenough.compiled import spread
 from justenough.errors import InputError
-from justenough.stats.checks import checked_count, finite_vector, same_length
+from justenough.stats.checks import checked_count, finite_vector, same_length, varying
 from justenough.stats.counter import LARGEST_BOUND, below, new_key, starts, words
 from justenough.stats.fast import kernels
 from justenough.stats.totals import is_tensor
@@ -225,9 +225,7 @@ def _vector(name: str, values: Any) -> _Vector:
 
 def _normed(name: str, values: _Vector) -> _Vector:
     """Centred, with a sum of squares of 1."""
-    if values.min() == values.max():
-        raise InputError(f"{name} is {values[0]:g} in every row; a constant has no correlation")
-    centred = values / np.abs(values).max()
+    centred = varying(name, values, "a constant has no correlation") / np.abs(values).max()
     centred -= centred.mean()
     normed: _Vector = centred / math.sqrt(float(centred @ centred))
     return normed

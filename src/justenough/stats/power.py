@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import binom
 
 from justenough.errors import InputError
+from justenough.stats.bisection import first_whole
 from justenough.stats.bounded import log_capital, wagers
 from justenough.stats.checks import checked_alpha, checked_count, checked_share
 from justenough.stats.concentration import bernstein_of, hoeffding_bentkus_of
@@ -102,11 +103,8 @@ def most_failures(bound: ProportionBound, n: int, *, at_most: float, alpha: floa
     checked_share("at_most", at_most)
     checked_alpha(alpha)
     shown = _shows(bound, n, at_most, alpha)
-    low, high = -1, math.floor(n * at_most) + 1  # every bound is at least the sample's mean
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if shown(middle) else (low, middle)
-    return low
+    most = math.floor(n * at_most) + 1  # every bound is at least the sample's mean
+    return first_whole(lambda failures: not shown(failures), -1, most) - 1
 
 
 def units_for_power(
@@ -180,10 +178,7 @@ def smallest_n(
         if high >= most:
             raise InputError(f"{most} units do not give a power of {wanted}; ask for less")
         low, high, step = high, min(high + step, most), 2 * step
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power_of(middle) >= wanted else (middle, high)
-    return high
+    return first_whole(lambda n: power_of(n) >= wanted, low, high)
 
 
 def eprocess_course(

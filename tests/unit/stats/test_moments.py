@@ -179,7 +179,7 @@ ROWS = sample(40)
         (lambda: moments(ROWS, np.arange(39)), r"units has shape \(39,\); it must be \(40,\)"),
         (lambda: moments(ROWS, np.zeros(40)), "1 unit; a spread needs at least 2"),
         (lambda: unit_totals(ROWS[:1]), "1 unit; a spread needs at least 2"),
-        (lambda: unit_totals(ROWS.reshape(4, 10, 5)), "it must be \\(n, d\\)"),
+        (lambda: unit_totals(ROWS.reshape(4, 10, 5), np.arange(40)), "with units it must be"),
         (lambda: moments(ROWS).correlations([1.0]), "weights has 1 columns; with 5 columns"),
         (lambda: moments(ROWS).correlations([[0.0] * 4]), "weights is 0 throughout row 0"),
         (lambda: moments(ROWS).correlations([[np.inf] * 4]), "weights is inf in row 0, column 0"),

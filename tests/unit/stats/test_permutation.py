@@ -1,6 +1,7 @@
 import math
 from collections.abc import Callable
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,12 +112,9 @@ def test_effect_size_is_in_standard_deviations_of_the_null() -> None:
     assert found.standard_error < 0.001
 
 
-def test_tensors_are_taken() -> None:
-    torch = pytest.importorskip("torch")
+def test_tensors_are_taken(tensor: Callable[[Any], Any]) -> None:
     plain = pearson_permutation_test(X, Y, permutations=99, rng=rng())
-    given = pearson_permutation_test(
-        torch.from_numpy(X), torch.from_numpy(Y), permutations=99, rng=rng()
-    )
+    given = pearson_permutation_test(tensor(X), tensor(Y), permutations=99, rng=rng())
     assert given.p_value == plain.p_value
     assert np.array_equal(given.null, plain.null)
 

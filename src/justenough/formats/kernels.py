@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough import compiled
+from justenough.compiled import has_numba, pays
 from justenough.errors import InputError
 from justenough.formats.format import Bits, Floats
 
@@ -88,7 +88,7 @@ class Kernels:
 def kernels(size: int) -> Kernels:
     """The route for an array of `size` values: Numba's where it is installed and pays."""
     route = _forced.get()
-    if route == "fast" or (route is None and compiled.pays(size)):
+    if route == "fast" or (route is None and pays(size)):
         from justenough.formats import fast
 
         return fast.compiled()
@@ -104,7 +104,7 @@ def only(route: Route) -> Iterator[None]:
     Raises:
         InputError: The fast route is asked for and Numba is not installed.
     """
-    if route == "fast" and not compiled.has_numba():
+    if route == "fast" and not has_numba():
         raise InputError("numba is not installed; take the plain route or install numba")
     token = _forced.set(route)
     try:

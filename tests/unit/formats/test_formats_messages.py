@@ -143,7 +143,8 @@ def test_threads_and_routes() -> None:
 
 
 def test_the_fast_route_needs_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "has_numba", lambda: False)
+    for module in (compiled, kernels):
+        monkeypatch.setattr(module, "has_numba", lambda: False)
     with (
         pytest.raises(InputError, match="numba is not installed; take the plain route"),
         kernels.only("fast"),

@@ -2,6 +2,10 @@
 
 import importlib.util
 import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 # In the background of a script Ctrl-C is ignored, and processes of tests would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -45,3 +49,12 @@ def pytest_report_header() -> str:
     said = [] if TORCH else ["PyTorch is not installed: sensitivity by gradients is not tested"]
     said += [] if OPENVINO else ["OpenVINO is not installed: its variants are not tested"]
     return "; ".join(said)
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def tensor(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    """Puts an array on a device of PyTorch; a device that is missing is skipped."""
+    torch = pytest.importorskip("torch")
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device is here")
+    return lambda array: torch.from_numpy(array).to(request.param)

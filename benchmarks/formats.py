@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.compiled import has_numba
 from justenough.formats import kernels
 from justenough.formats.blocks import MXFP4, MXFP6_E2M3, MXFP6_E3M2, MXFP8_E4M3, MXFP8_E5M2, NVFP4
 from justenough.formats.floats import (
@@ -156,7 +157,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--passes", type=int, default=7)
     args = parser.parse_args()
-    routes: list[kernels.Route] = ["fast", "plain"] if kernels.has_numba() else ["plain"]
+    routes: list[kernels.Route] = ["fast", "plain"] if has_numba() else ["plain"]
     results = []
     for threads in args.threads:
         results.append(measured(args.values, threads, args.passes, routes))

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks import posterior_peers as peers
 from justenough.stats.factors import cp, hooi, st_hosvd
 from justenough.stats.posterior import Posterior, discrepancy
-from justenough.stats.simplex import SimplexModel, moments
+from justenough.stats.simplex import SimplexModel, summary
 from justenough.stats.simplex_posterior import exact
 from justenough.stats.variational import laplace, pathfinder, variational
 from justenough.stats.weights import best_of, cma_weights, exact_weights, genetic_weights, grid
@@ -43,7 +43,7 @@ def model(n: int) -> SimplexModel:
     rng = np.random.default_rng(0)
     x = rng.random((n, 4))
     y = x @ WEIGHTS + 0.1 * rng.standard_normal(n)
-    return SimplexModel(moments(x, y), np.full(4, 2.0))
+    return SimplexModel(summary(x, y), np.full(4, 2.0))
 
 
 def timed(call: Callable[[], Any], passes: int = 1) -> tuple[Any, float, float]:
@@ -111,7 +111,7 @@ def weights(passes: int) -> dict[str, Any]:
     mixing = np.array([[1, 0.3, 0, 0.2], [0, 1, 0.4, 0], [0.1, 0, 1, 0.5], [0, 0.2, 0, 1]])
     x = rng.random((100_000, 4)) @ mixing
     y = x @ [0.1, 0.7, 0.2, -0.05] + 0.3 * rng.standard_normal(len(x))
-    (m, wall, cpu) = timed(lambda: moments(x, y), passes)
+    (m, wall, cpu) = timed(lambda: summary(x, y), passes)
     c = m.covariance
     top = exact_weights(c).correlation
     ways: dict[str, Callable[[], Any]] = {

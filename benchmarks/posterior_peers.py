@@ -27,11 +27,11 @@ def blackjax(model: SimplexModel, draws: int) -> Posterior:
 
 def _whitened(model: SimplexModel) -> tuple[Any, ...]:
     centre, hessian = mode(model)
-    c = model.moments.covariance
+    c = model.summary.covariance
     with_y = c[-1, :-1] / np.sqrt(c[-1, -1])
     root = np.linalg.cholesky(np.linalg.inv(hessian))
     signals = np.ascontiguousarray(c[:-1, :-1])
-    n, shrinkage = float(model.moments.n), model.shrinkage
+    n, shrinkage = float(model.summary.n), model.shrinkage
     return centre, root, signals, with_y, model.alpha, contrasts(model.k), n, shrinkage
 
 

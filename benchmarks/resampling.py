@@ -26,13 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from justenough.stats import fast
+from justenough import compiled
 from justenough.stats.bootstrap import bootstrap_by_moments, bootstrap_correlations
 from justenough.stats.kendall import kendall_interval
 from justenough.stats.moments import moments
 from justenough.stats.permutation import pearson_permutation_test
 from justenough.stats.ranks import top_overlap_interval
-from justenough.stats.stream import stream_correlations_within, stream_moments
+from justenough.stats.stream import stream_moments
 from justenough.subjects.processor import cpu_flags, processor
 
 Array = NDArray[np.float64]
@@ -204,11 +204,11 @@ def permutations(passes: int) -> list[Row]:
         return pearson_permutation_test(x, y, permutations=count, rng=np.random.default_rng(1))
 
     def plain() -> object:
-        before, fast.FAST_FROM = fast.FAST_FROM, 1 << 62
+        before, compiled.FAST_FROM = compiled.FAST_FROM, 1 << 62
         try:
             return ours(run)
         finally:
-            fast.FAST_FROM = before
+            compiled.FAST_FROM = before
 
     return raced(
         "permutation test 100,000, n = 1e4",
@@ -285,7 +285,7 @@ def monte_carlo(weights: Array, conversations: int, passes: int) -> list[Row]:
     def fast_map(calls: Iterator[Callable[[], Any]]) -> Iterator[float]:
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(fast.usable_cores()) as pool:
+        with ThreadPoolExecutor(compiled.usable_cores()) as pool:
             yield from pool.map(lambda call: float(call()[0, 0, 0]), calls)
 
     def numpy_loop() -> None:
@@ -301,9 +301,6 @@ def monte_carlo(weights: Array, conversations: int, passes: int) -> list[Row]:
         {
             "made only": (made_only, 1.0),
             "made, pooled moments": (pooled, 1.0),
-            "made, correlation in each": (
-                lambda: stream_correlations_within(blocks(), weights), 1.0
-            ),
             "made, numpy loop over weights": (numpy_loop, conversations / size),
         },
         passes,
@@ -348,7 +345,7 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=1_000_000)
     args = parser.parse_args()
     weights = np.random.default_rng(0).dirichlet(np.ones(4), 169)
-    threads = fast.usable_cores()
+    threads = compiled.usable_cores()
     with pinned(threads):
         rows, ratios = bootstraps(weights, args.passes)
         rows += peers(weights, args.passes)

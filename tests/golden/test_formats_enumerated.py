@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from justenough.compiled import has_numba
 from justenough.formats import kernels, oracle
 from justenough.formats.blocks import (
     MXFP4,
@@ -53,7 +54,8 @@ THEIRS = {
     "fp4_e2m1": ml_dtypes.float4_e2m1fn,
 }
 AS_THEIRS = [FP16, BF16, *SPECIAL, FP6_E3M2, FP6_E2M3, FP4_E2M1]
-ROUTES = ["plain", pytest.param("fast", marks=pytest.mark.skipif("not kernels.has_numba()"))]
+NEEDS_NUMBA = pytest.mark.skipif(not has_numba(), reason="numba is not installed")
+ROUTES = ["plain", pytest.param("fast", marks=NEEDS_NUMBA)]
 
 
 def named(form: Any) -> str:

@@ -170,6 +170,37 @@ def test_delong_is_mlstatkits() -> None:
     )
 
 
+# Turck et al. 2010 (Intensive Care Med 36), subarachnoid haemorrhage, as in the data set aSAH of
+# the R package pROC: poor outcome, WFNS grade, and S100B in 0.01 ug/l, of 113 patients
+POOR = (
+    "000011010010110010111010000000001001101100000000011000100010"
+    "10011101101111000110100000010000000000001111110001000"
+)
+WFNS = (
+    "111132541252551252252111121211342145414255112411255212512221"
+    "51125214524414121421232421451154221113125225552445111"
+)
+S100B = [
+    13, 14, 10, 4, 13, 10, 47, 16, 18, 10, 12, 10, 44, 71, 4, 8, 49, 4, 7, 33, 9, 9, 7, 11, 7, 17,
+    7, 11, 13, 19, 5, 16, 41, 14, 34, 35, 48, 9, 96, 25, 50, 46, 16, 7, 43, 45, 11, 8, 9, 86, 52,
+    8, 6, 13, 207, 10, 14, 15, 7, 6, 77, 5, 9, 30, 3, 9, 4, 23, 70, 9, 27, 71, 8, 26, 8, 16, 9,
+    13, 10, 8, 11, 33, 11, 28, 7, 10, 32, 22, 7, 5, 24, 38, 10, 15, 8, 14, 10, 7, 4, 19, 56, 14,
+    58, 32, 82, 74, 15, 47, 17, 44, 15, 50, 48,
+]  # fmt: skip
+
+
+def test_delong_is_procs() -> None:
+    """R package pROC, test-roc.test.R and test-ci.auc.R: roc.test(r.wfns, r.s100b), one area."""
+    poor, wfns = ([int(c) for c in text] for text in (POOR, WFNS))
+    found = delong_test(poor, wfns, S100B, alpha=0.05)
+    assert found.reference == pytest.approx(0.823678861788618, rel=1e-12)
+    assert found.z == pytest.approx(2.20898359144091, rel=1e-12)
+    assert found.p_value == pytest.approx(0.0271757822291882, rel=1e-10)
+    assert (found.lower, found.upper) == pytest.approx(
+        (0.0104061769564846, 0.174214419249478), rel=1e-9
+    )
+
+
 def test_delong_in_fractions() -> None:
     """Equations 3-6 of DeLong 1988 pair by pair, without rounding."""
     labels = np.arange(40) % 3 == 0

@@ -8,7 +8,7 @@ from scipy.integrate import quad
 
 from justenough.stats.convergence import ess_bulk, ess_tail, psis, r_hat
 from justenough.stats.factors import cp, hooi
-from justenough.stats.simplex import SimplexModel, moments
+from justenough.stats.simplex import SimplexModel, summary
 
 
 def test_diagnostics_are_arvizs() -> None:
@@ -46,7 +46,7 @@ def test_marginal_likelihoods_are_those_of_the_g_prior(snr: float) -> None:
     rng = np.random.default_rng(0)
     x = rng.random((60, 3))
     y = x @ [0.5, 0.3, 0.2] + 0.1 * rng.standard_normal(60)
-    model = SimplexModel(moments(x, y), np.ones(3), snr)
+    model = SimplexModel(summary(x, y), np.ones(3), snr)
     found, expected = [], []
     for w in np.array([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.4, 0.4, 0.2]]):
         theta = model.unconstrained(w, np.array(1.0))

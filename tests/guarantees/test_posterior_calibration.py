@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom, chi2
 
-from justenough.stats.simplex import SimplexModel, moments
+from justenough.stats.simplex import SimplexModel, summary
 from justenough.stats.simplex_posterior import exact, predictive
 from justenough.stats.variational import variational
 
@@ -38,7 +38,7 @@ def test_exact_posteriors_are_calibrated(n: int, concentration: float, snr: floa
     below, inside = np.empty((runs, 4)), np.empty((runs, 4))
     for i in range(runs):
         rows, w = simulated(n, alpha, snr, rng)
-        model = SimplexModel(moments(rows[:, :-1], rows[:, -1]), alpha, snr)
+        model = SimplexModel(summary(rows[:, :-1], rows[:, -1]), alpha, snr)
         found = exact(model, 20_000, rng=rng)
         below[i] = (found.shares[0][:, None] * (found.draws[0] < w)).sum(axis=0)
         ends = found.interval(0.1)
@@ -60,7 +60,7 @@ def test_predictive_intervals_cover_new_rows() -> None:
         rows, _ = simulated(16, alpha, 1.0, rng)
         rest, new = rows[:-1], rows[-1]
         # the prior's unit is the spread of all rows, so the last one is not quite from the model
-        model = SimplexModel(moments(rest[:, :-1], rest[:, -1]), alpha)
+        model = SimplexModel(summary(rest[:, :-1], rest[:, -1]), alpha)
         drawn = predictive(model, exact(model, 10_000, rng=rng), new[None, :-1], rng=rng)[:, 0]
         low, high = np.quantile(drawn, [0.1, 0.9])
         hits += low <= new[-1] <= high
@@ -76,7 +76,7 @@ def test_mean_field_is_seen_not_to_cover() -> None:
     alpha = np.full(4, 2.0)
     for _ in range(runs):
         rows, w = simulated(3000, alpha, 2.0, rng)
-        model = SimplexModel(moments(rows[:, :-1], rows[:, -1]), alpha, 2.0)
+        model = SimplexModel(summary(rows[:, :-1], rows[:, -1]), alpha, 2.0)
         ends = variational(model, 2000, full_rank=False, rng=rng).interval(0.1)
         inside += int(((ends[:, 0] <= w) & (w <= ends[:, 1])).sum())
     assert inside < binom.ppf(1e-3, 4 * runs, 0.9)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from justenough.stats.factors import cp, hooi, st_hosvd
-from justenough.stats.simplex import SimplexModel, correlation, moments
+from justenough.stats.simplex import SimplexModel, correlation, summary
 from justenough.stats.weights import best_of, exact_weights, genetic_weights
 
 Array = NDArray[np.float64]
@@ -23,7 +23,7 @@ def rows(seed: int, k: int) -> tuple[Array, Array]:
 @settings(max_examples=60, deadline=None)
 @given(SEEDS, st.integers(2, 7))
 def test_no_weights_correlate_more_than_the_exact_ones(seed: int, k: int) -> None:
-    c = moments(*rows(seed, k)).covariance
+    c = summary(*rows(seed, k)).covariance
     rng = np.random.default_rng(seed)
     found = exact_weights(c)
     tried = np.concatenate([rng.dirichlet(np.full(k, a), 100) for a in (0.1, 1.0)] + [np.eye(k)])
@@ -39,9 +39,9 @@ def test_no_weights_correlate_more_than_the_exact_ones(seed: int, k: int) -> Non
 def test_the_order_of_the_signals_does_not_matter(seed: int, k: int) -> None:
     x, y = rows(seed, k)
     order = np.random.default_rng(seed).permutation(k)
-    one, two = (exact_weights(moments(a, y).covariance) for a in (x, x[:, order]))
+    one, two = (exact_weights(summary(a, y).covariance) for a in (x, x[:, order]))
     np.testing.assert_allclose(one.correlation, two.correlation, rtol=1e-7, atol=1e-9)
-    model, turned = (SimplexModel(moments(a, y), np.ones(k)) for a in (x, x[:, order]))
+    model, turned = (SimplexModel(summary(a, y), np.ones(k)) for a in (x, x[:, order]))
     w = np.random.default_rng(seed).dirichlet(np.full(k, 2.0), 5)
     theta = model.unconstrained(w, np.full(5, 0.4))
     same = turned.unconstrained(w[:, order], np.full(5, 0.4))

@@ -44,20 +44,22 @@ def test_alpha_is_checked_everywhere(bound: Callable[[float], object], alpha: fl
 @pytest.mark.parametrize(("successes", "n"), [(-1, 5), (6, 5)])
 @pytest.mark.parametrize("bound", [clopper_pearson_lower, clopper_pearson_upper])
 def test_successes_lie_in_0_to_n(bound: Callable[..., float], successes: int, n: int) -> None:
-    with pytest.raises(InputError, match=rf"successes is {successes}; it must lie in 0..5"):
+    with pytest.raises(
+        InputError, match=rf"successes is {successes}; it must be a whole number, in 0..5"
+    ):
         bound(successes, n, alpha=0.05)
 
 
 def test_a_proportion_needs_a_trial() -> None:
     for call in (clopper_pearson_lower, clopper_pearson_upper):
-        with pytest.raises(InputError, match="n is 0; a bound needs at least 1 trial"):
+        with pytest.raises(InputError, match="n is 0; it must be a whole number, 1 or more"):
             call(0, 0, alpha=0.05)
 
 
 def test_units_needed_says_what_it_cannot_do() -> None:
     with pytest.raises(InputError, match=r"at_least is 1\.0; a sample can only show"):
         units_needed(0, at_least=1.0, alpha=0.05)
-    with pytest.raises(InputError, match="failures is -1; it must be 0 or more"):
+    with pytest.raises(InputError, match="failures is -1; it must be a whole number, 0 or more"):
         units_needed(-1, at_least=0.9, alpha=0.05)
     with pytest.raises(InputError, match=r"more than 1e\+15 units needed"):
         units_needed(0, at_least=1 - 1e-16, alpha=0.05)

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.compiled import spread
 from justenough.errors import InputError
 from justenough.formats import packing
 from justenough.formats.floats import (
@@ -29,7 +30,7 @@ from justenough.formats.format import (
 )
 from justenough.formats.grouping import Grouping
 from justenough.formats.integers import largest
-from justenough.formats.kernels import NAN, kernels, spread
+from justenough.formats.kernels import NAN, kernels
 
 Scales = NDArray[np.uint8]
 E8M0_NAN = 255

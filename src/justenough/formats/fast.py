@@ -1,15 +1,15 @@
 """The same rounding in loops that Numba compiles: one read and one write of each value.
 
-Compiled without fast-math, so that every result is the plain route's, bit for bit. Arguments
-are untyped on purpose: Numba specialises on what it is given.
+Every result is the plain route's, bit for bit. Arguments are untyped on purpose: Numba
+specialises on what it is given.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from justenough.compiled import jit
 from justenough.formats.kernels import INFINITY, MAGNITUDE, NAN, SIGN, Kernels
 
 
@@ -132,18 +132,7 @@ def _round_log(u: Any, out: Any, grid: Any) -> int:
 
 @lru_cache
 def compiled() -> Kernels:
-    """The compiled kernels; each is compiled at its first call and kept on disk if possible."""
-    import numba
-
-    def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            made: Callable[..., Any] = numba.njit(nogil=True, cache=True, error_model="numpy")(
-                function
-            )
-        except RuntimeError:  # neither the package nor the user's cache folder can be written
-            made = numba.njit(nogil=True, error_model="numpy")(function)
-        return made
-
+    """The compiled kernels; Numba must be installed."""
     rows, columns = jit(_round_scaled_int), jit(_round_scaled_columns)
     over_rows, over_columns = jit(_largest), jit(_largest_of_columns)
 

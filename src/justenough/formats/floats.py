@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.compiled import spread
 from justenough.errors import InputError
 from justenough.formats import packing
 from justenough.formats.format import (
@@ -21,7 +22,7 @@ from justenough.formats.format import (
     room_for,
     shape_of,
 )
-from justenough.formats.kernels import INFINITY, MAGNITUDE, NAN, FloatGrid, kernels, spread
+from justenough.formats.kernels import INFINITY, MAGNITUDE, NAN, FloatGrid, kernels
 
 # Noise is drawn for so many values at once: the same numbers whatever the route.
 _DRAWN = 1 << 16

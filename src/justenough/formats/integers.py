@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from justenough.compiled import spread
 from justenough.errors import InputError
 from justenough.formats import packing
 from justenough.formats.format import (
@@ -18,7 +19,7 @@ from justenough.formats.format import (
     shape_of,
 )
 from justenough.formats.grouping import Grouping, cut
-from justenough.formats.kernels import kernels, spread
+from justenough.formats.kernels import kernels
 
 _TINY = np.finfo(np.float32).smallest_normal
 _HUGE = np.finfo(np.float32).max

@@ -1,18 +1,15 @@
 """What the two routes of rounding, NumPy and Numba, both offer, and who takes which."""
 
-import importlib.util
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.compiled import has_numba, pays
 from justenough.errors import InputError
 from justenough.formats.format import Bits, Floats
 
@@ -21,8 +18,6 @@ SIGN = np.uint32(0x80000000)
 MAGNITUDE = np.uint32(0x7FFFFFFF)
 INFINITY = np.uint32(0x7F800000)
 NAN = np.uint32(0x7FC00000)
-# From here on loading compiled code, once in a process, costs less than it saves.
-FAST_FROM = 1 << 20
 _forced: ContextVar[Route | None] = ContextVar("_forced", default=None)
 
 
@@ -90,16 +85,10 @@ class Kernels:
     round_log: Callable[[Bits, Bits, LogGrid], int]
 
 
-@lru_cache
-def has_numba() -> bool:
-    """Whether the fast route can be taken."""
-    return importlib.util.find_spec("numba") is not None
-
-
 def kernels(size: int) -> Kernels:
     """The route for an array of `size` values: Numba's where it is installed and pays."""
     route = _forced.get()
-    if route == "fast" or (route is None and size >= FAST_FROM and has_numba()):
+    if route == "fast" or (route is None and pays(size)):
         from justenough.formats import fast
 
         return fast.compiled()
@@ -122,19 +111,3 @@ def only(route: Route) -> Iterator[None]:
         yield
     finally:
         _forced.reset(token)
-
-
-def spread(work: Callable[[slice], Any], n: int, threads: int) -> list[Any]:
-    """Call `work` on `threads` equal parts of range(n), side by side; results in order.
-
-    Raises:
-        InputError: `threads` is below 1.
-    """
-    if threads < 1:
-        raise InputError(f"threads={threads}; give at least 1")
-    edges = [n * k // threads for k in range(threads + 1)]
-    parts = [slice(a, b) for a, b in pairwise(edges) if a < b]
-    if len(parts) < 2:
-        return [work(p) for p in parts]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(work, parts))

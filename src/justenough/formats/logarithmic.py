@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.compiled import spread
 from justenough.errors import InputError
 from justenough.formats import packing
 from justenough.formats.format import (
@@ -21,7 +22,7 @@ from justenough.formats.format import (
     room_for,
     shape_of,
 )
-from justenough.formats.kernels import MAGNITUDE, SIGN, LogGrid, kernels, spread
+from justenough.formats.kernels import MAGNITUDE, SIGN, LogGrid, kernels
 
 # Largest errors of `LogFormat.add` in log2 of the result, before it is rounded to the grid.
 ADD_ERROR = math.log2(1.5) - 0.5

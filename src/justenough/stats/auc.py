@@ -69,13 +69,8 @@ def auc_drop_interval(
     (0.0, -0.0073, 0.0073)
     """
     checked_alpha(alpha)
-    reference, candidate = (
-        finite_vector("reference", reference),
-        finite_vector("candidate", candidate),
-    )
-    positive = checked_labels(labels)
-    n = same_length(labels=positive, reference=reference, candidate=candidate)
-    index, g = unit_index(units, n)
+    positive, reference, candidate = labelled_scores(labels, reference, candidate)
+    index, g = unit_index(units, len(positive))
     drop, influence, share = drop_influence(positive, reference, candidate)
     spread = unit_spread(influence, index, g, alpha)
     largest = float(np.bincount(index, share).max())
@@ -117,6 +112,20 @@ def structural_components(positive: NDArray[np.bool_], scores: _Vector) -> _Vect
     for mine in (positive, ~positive):
         others[mine] = (ranks[mine] - rankdata(scores[mine])) / (len(scores) - mine.sum())
     return np.where(positive, others, 1.0 - others)
+
+
+def labelled_scores(
+    labels: ArrayLike, reference: ArrayLike, candidate: ArrayLike
+) -> tuple[NDArray[np.bool_], _Vector, _Vector]:
+    """Return labels as booleans and two finite scores of the same rows, each shape (n,).
+
+    Raises:
+        InputError: As `checked_labels`, for a score that is not finite or lengths that differ.
+    """
+    scores = finite_vector("reference", reference), finite_vector("candidate", candidate)
+    positive = checked_labels(labels)
+    same_length(labels=positive, reference=scores[0], candidate=scores[1])
+    return positive, *scores
 
 
 def checked_labels(labels: ArrayLike) -> NDArray[np.bool_]:

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
+from justenough.compiled import spread
 from justenough.errors import InputError
 from justenough.stats.checks import checked_alpha, checked_count, checked_units
 from justenough.stats.counter import LARGEST_BOUND, below, new_key, starts, words
-from justenough.stats.fast import Kernels, kernels, side_by_side, usable_cores
+from justenough.stats.fast import Kernels, kernels
 from justenough.stats.moments import Moments, UnitTotals, unit_totals
 from justenough.stats.totals import (
     checked_weights,
@@ -429,10 +430,9 @@ def multinomial_counts(
     elif loops:
         # More than 255 draws of one unit out of g > 255 have probability below 1e-500.
         counts = np.zeros((b, g), np.uint8)
-        side_by_side(
-            lambda i, j: loops.counts(np.uint64(key), np.uint64(first + i), counts[i:j]),
+        spread(
+            lambda part: loops.counts(np.uint64(key), np.uint64(first + part.start), counts[part]),
             b,
-            usable_cores(),
         )
         return counts
     drawn = below(begin, words(begin, g), bounds)

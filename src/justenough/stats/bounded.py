@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from justenough.stats.bisection import upper_end
 from justenough.stats.checks import checked_alpha, unit_interval
 
 _NODES = 4096
@@ -71,13 +72,7 @@ def counted_upper(
         return log_capital((1.0 - nodes) / (1.0 - m), counts, bets, log_weights) >= goal
 
     # Concavity of the logarithm: at the sample's mean no bet has won anything.
-    low, high = float(np.clip(counts @ nodes / counts.sum(), 0.0, 1.0)), 1.0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        if middle in (low, high):
-            break
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return high  # the end that the capital has ruled out
+    return upper_end(reached, float(np.clip(counts @ nodes / counts.sum(), 0.0, 1.0)))
 
 
 def log_capital(

@@ -27,6 +27,39 @@ def checked_alpha(alpha: float) -> float:
     return float(alpha)
 
 
+def numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Return `values` as a float64 array of any shape.
+
+    Raises:
+        InputError: If they are not numbers, or rows of different lengths.
+
+    >>> numbers("x", [[1, 2]])
+    array([[1., 2.]])
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} holds values that are not numbers") from error
+
+
+def all_finite(name: str, array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `array` if every value is finite.
+
+    Raises:
+        InputError: If one is not; the message says which.
+
+    >>> all_finite("x", np.ones(1))
+    array([1.])
+    """
+    bad = ~np.isfinite(array)
+    if bad.any():
+        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        names = zip(("row", "column"), at, strict=False)
+        place = ", ".join(f"{axis} {i}" for axis, i in names) if len(at) < 3 else f"place {at}"
+        raise InputError(f"{name} is {array[at]} in {place}; every value must be finite")
+    return array
+
+
 def finite_vector(name: str, values: ArrayLike) -> NDArray[np.float64]:
     """Return `values` as a finite float64 vector of shape (n,), n >= 1.
 
@@ -36,16 +69,39 @@ def finite_vector(name: str, values: ArrayLike) -> NDArray[np.float64]:
     >>> finite_vector("scores", [1, 2])
     array([1., 2.])
     """
-    try:
-        vector = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} holds values that are not numbers") from error
+    vector = numbers(name, values)
     if vector.ndim != 1 or vector.size == 0:
         raise InputError(f"{name} has shape {vector.shape}; it must be (n,) with n >= 1")
-    if not np.isfinite(vector).all():
-        row = int(np.flatnonzero(~np.isfinite(vector))[0])
-        raise InputError(f"{name} is {vector[row]} in row {row}; every value must be finite")
-    return vector
+    return all_finite(name, vector)
+
+
+def finite_matrix(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Return `values` as a finite float64 matrix of shape (n, k), neither of them 0.
+
+    Raises:
+        InputError: If they are empty, not two-dimensional, not numbers or not finite.
+
+    >>> finite_matrix("x", [[1, 2]])
+    array([[1., 2.]])
+    """
+    matrix = numbers(name, values)
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise InputError(f"{name} has shape {matrix.shape}; it must be (n, k), neither of them 0")
+    return all_finite(name, matrix)
+
+
+def varying(name: str, values: NDArray[np.float64], why: str) -> NDArray[np.float64]:
+    """Return `values` if they are not all alike; `why` says what a constant lacks.
+
+    Raises:
+        InputError: If they are.
+
+    >>> varying("x", np.arange(2.0), "a constant has no ranking")
+    array([0., 1.])
+    """
+    if values.min() == values.max():
+        raise InputError(f"{name} is {values.flat[0]:g} in every row; {why}")
+    return values
 
 
 def unit_interval(name: str, values: ArrayLike) -> NDArray[np.float64]:
@@ -57,12 +113,23 @@ def unit_interval(name: str, values: ArrayLike) -> NDArray[np.float64]:
     >>> unit_interval("x", [0, 1])
     array([0., 1.])
     """
-    vector = finite_vector(name, values)
-    if vector.min() < 0.0 or vector.max() > 1.0:
+    return within_unit(name, finite_vector(name, values))
+
+
+def within_unit(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return finite `values` if all lie in [0, 1].
+
+    Raises:
+        InputError: If one does not.
+
+    >>> within_unit("x", np.eye(1))
+    array([[1.]])
+    """
+    if values.min() < 0.0 or values.max() > 1.0:
         raise InputError(
-            f"{name} runs from {vector.min():g} to {vector.max():g}; scale it to [0, 1] first"
+            f"{name} runs from {values.min():g} to {values.max():g}; scale it to [0, 1] first"
         )
-    return vector
+    return values
 
 
 def checked_share(name: str, value: float) -> float:
@@ -93,30 +160,6 @@ def checked_count(name: str, value: int, least: int, most: int | None = None) ->
         room = f"{least} or more" if most is None else f"in {least}..{most}"
         raise InputError(f"{name} is {value}; it must be a whole number, {room}")
     return int(value)
-
-
-def finite_matrix(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """Return `values` as a finite float64 matrix of shape (n, k), neither of them 0.
-
-    Raises:
-        InputError: If they are empty, not two-dimensional, not numbers or not finite.
-
-    >>> finite_matrix("x", [[1, 2]])
-    array([[1., 2.]])
-    """
-    try:
-        matrix = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} holds values that are not numbers") from error
-    if matrix.ndim != 2 or matrix.size == 0:
-        raise InputError(f"{name} has shape {matrix.shape}; it must be (n, k), neither of them 0")
-    if not np.isfinite(matrix).all():
-        row, column = np.argwhere(~np.isfinite(matrix))[0]
-        raise InputError(
-            f"{name} is {matrix[row, column]} in row {row}, column {column}; "
-            "every value must be finite"
-        )
-    return matrix
 
 
 def installed(module: str, extra: str) -> Any:
@@ -183,6 +226,9 @@ def group_index(units: ArrayLike, n: int) -> tuple[NDArray[np.intp], int]:
     if ids.dtype.kind == "f" and np.isnan(ids).any():
         row = int(np.flatnonzero(np.isnan(ids))[0])
         raise InputError(f"units is nan in row {row}; every row needs the id of its unit")
+    if ids.dtype.kind in "iu" and n and (ids[1:] >= ids[:-1]).all():  # sorted: no need to sort
+        index = np.concatenate(([0], np.cumsum(ids[1:] != ids[:-1])))
+        return index, int(index[-1]) + 1
     try:
         index = np.unique(ids, return_inverse=True)[1].reshape(n)
     except TypeError as error:
@@ -202,3 +248,21 @@ def checked_units(g: int) -> int:
     if g < FEWEST_UNITS:
         raise InputError(f"{g} independent units; this bound needs at least {FEWEST_UNITS}")
     return g
+
+
+def paired_scores(
+    x: ArrayLike, y: ArrayLike, units: ArrayLike, alpha: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp], int]:
+    """Return two scores of the same rows, each row's unit 0..g-1, and the number of units g.
+
+    Raises:
+        InputError: For fewer than 30 units, scores that are not finite, lengths that differ, ids
+            that do not fit, or alpha outside (0, 1).
+
+    >>> paired_scores(np.arange(40), np.ones(40), np.arange(40), 0.05)[3]
+    40
+    """
+    checked_alpha(alpha)
+    first, second = finite_vector("x", x), finite_vector("y", y)
+    index, g = unit_index(units, same_length(x=first, y=second))
+    return first, second, index, g

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from justenough.errors import InputError
 from justenough.stats import bounded, concentration, proportion
+from justenough.stats.bisection import upper_end
 from justenough.stats.checks import checked_alpha, checked_count, group_index, unit_interval
 
 MeanBound = Literal["betting", "bernstein", "hoeffding_bentkus"]
@@ -220,13 +221,7 @@ def _row_upper(found: UnitSums, largest: int, alpha: float) -> float:
         growth = np.maximum((spared - m * unused) / (1.0 - m), 0.0)
         return bounded.log_capital(growth, counts.astype(float), bets, log_weights) >= goal
 
-    low, high = min(float(found.sums.sum() / found.sizes.sum()), 1.0), 1.0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        if middle in (low, high):
-            break
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return high  # the end that the capital has ruled out
+    return upper_end(reached, min(float(found.sums.sum() / found.sizes.sum()), 1.0))
 
 
 def _named(bounds: dict[str, _Bound], bound: str) -> _Bound:

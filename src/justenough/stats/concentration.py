@@ -8,6 +8,7 @@ from scipy.special import xlogy
 from scipy.stats import binom
 
 from justenough.errors import InputError
+from justenough.stats.bisection import upper_end
 from justenough.stats.checks import checked_alpha, checked_share, unit_interval
 
 
@@ -86,14 +87,11 @@ def hoeffding_bentkus_upper(x: ArrayLike, *, alpha: float) -> float:
     checked_alpha(alpha)
     values = unit_interval("x", x)
     n, total = len(values), math.fsum(values)
-    low, high = min(total / n, 1.0), 1.0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        if middle in (low, high):
-            break
-        shown = hoeffding_bentkus_of(np.array([total]), n, middle)[0] <= alpha
-        low, high = (low, middle) if shown else (middle, high)
-    return high  # the end that is ruled out
+
+    def ruled_out(mean: float) -> bool:
+        return bool(hoeffding_bentkus_of(np.array([total]), n, mean)[0] <= alpha)
+
+    return upper_end(ruled_out, min(total / n, 1.0))
 
 
 def hoeffding_bentkus_lower(x: ArrayLike, *, alpha: float) -> float:

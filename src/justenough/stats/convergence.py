@@ -11,7 +11,7 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from justenough.errors import InputError
-from justenough.stats.checks import finite_vector
+from justenough.stats.checks import all_finite, finite_vector, numbers
 
 _Array = NDArray[np.float64]
 
@@ -129,12 +129,10 @@ def _generalised_pareto(excess: _Array) -> tuple[float, float]:
 
 
 def _checked(draws: ArrayLike) -> _Array:
-    chains = np.asarray(draws, dtype=np.float64)
+    chains = numbers("draws", draws)
     if chains.ndim != 2 or chains.shape[0] < 1 or chains.shape[1] < 8:
         raise InputError(f"draws has shape {chains.shape}; it must be (chains, n) with n >= 8")
-    if not np.isfinite(chains).all():
-        raise InputError("draws holds values that are not finite; every draw must be a number")
-    if chains.min() == chains.max():
+    if all_finite("draws", chains).min() == chains.max():
         raise InputError(f"every draw is {chains[0, 0]:g}; a quantity that varies is needed")
     return chains
 

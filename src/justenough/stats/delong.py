@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 from justenough.errors import InputError
-from justenough.stats.auc import checked_labels, structural_components
-from justenough.stats.checks import checked_alpha, finite_vector, same_length
+from justenough.stats.auc import labelled_scores, structural_components
+from justenough.stats.checks import checked_alpha
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,7 @@ def delong_test(
     (-0.2222, -0.8944, 0.3711)
     """
     checked_alpha(alpha)
-    first, second = finite_vector("reference", reference), finite_vector("candidate", candidate)
-    positive = checked_labels(labels)
-    same_length(labels=positive, reference=first, candidate=second)
+    positive, first, second = labelled_scores(labels, reference, candidate)
     counts = (int(positive.sum()), int((~positive).sum()))
     if min(counts) < 2:
         raise InputError(f"{counts[0]} positive and {counts[1]} negative rows; 2 of each needed")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
+from justenough.stats.bisection import first_whole
 from justenough.stats.bounded import log_sum
 from justenough.stats.checks import checked_alpha, checked_count, checked_share
 
@@ -194,11 +195,7 @@ def anytime_units_needed(failures: int, *, at_most: float, alpha: float) -> int:
     low, high = failures, failures + 1
     while log_evidence(failures, high, at_most) < goal:
         low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        shown = log_evidence(failures, middle, at_most) >= goal
-        low, high = (low, middle) if shown else (middle, high)
-    return high
+    return first_whole(lambda n: log_evidence(failures, n, at_most) >= goal, low, high)
 
 
 def _upper(failures: int, n: int, alpha: float) -> float:

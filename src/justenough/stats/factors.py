@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from justenough.errors import InputError
+from justenough.stats.checks import all_finite, checked_count, numbers
 
 _Array = NDArray[np.float64]
 
@@ -30,11 +31,6 @@ class Tucker:
     core: _Array
     factors: tuple[_Array, ...]
     error: float
-
-    @property
-    def explained(self) -> float:
-        """Share of the sum of squares that is explained."""
-        return 1.0 - self.error**2
 
 
 @dataclass(frozen=True)
@@ -130,8 +126,7 @@ def hooi(
     >>> hooi(x, (2, 2, 2)).error <= st_hosvd(x, (2, 2, 2)).error
     True
     """
-    if sweeps < 1:
-        raise InputError(f"sweeps is {sweeps}; it must be at least 1")
+    checked_count("sweeps", sweeps, 1)
     x = _checked(tensor)
     found = st_hosvd(x, ranks)
     factors, core, error = list(found.factors), found.core, found.error
@@ -185,8 +180,7 @@ def cp(
             f"the tensor has {x.ndim} modes; CP is unique for 3 or more, use st_hosvd"
         )
     for name, value in (("rank", rank), ("starts", starts), ("sweeps", sweeps)):
-        if value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1")
+        checked_count(name, value, 1)
     small = st_hosvd(x, tuple(min(n, rank + 2) for n in x.shape))
     first = [_start(n, rank, starts, rng) for n in small.core.shape]
     # one stage from all starts on the core, one from the best of them on the tensor itself
@@ -264,8 +258,7 @@ def supported_rank(
     2
     """
     for name, value in (("largest", largest), ("noise_fits", noise_fits)):
-        if value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1")
+        checked_count(name, value, 1)
     x = _checked(tensor)
     ranks = tuple(range(1, largest + 1))
     fits = [cp(x, rank, rng=rng) for rank in ranks]
@@ -283,12 +276,10 @@ def supported_rank(
 
 
 def _checked(tensor: ArrayLike) -> _Array:
-    x = np.asarray(tensor, dtype=np.float64)
+    x = numbers("tensor", tensor)
     if x.ndim < 2 or x.ndim > 12 or x.size == 0:
         raise InputError(f"the tensor has shape {x.shape}; it must have 2 to 12 modes, none of 0")
-    if not np.isfinite(x).all():
-        raise InputError("the tensor holds values that are not finite; every value must be")
-    if not x.any():
+    if not all_finite("tensor", x).any():
         raise InputError("every value of the tensor is 0; there is nothing to decompose")
     return x
 

@@ -1,30 +1,25 @@
-"""Loops of the resampling methods that Numba compiles, where it is installed, and their threads.
+"""Loops of the resampling methods that Numba compiles, where it is installed.
 
-Compiled without fast-math: the same numbers as the plain route, on any number of threads.
-Arguments are untyped on purpose: Numba specialises on what it is given.
+The same numbers as the plain route, on any number of threads. Arguments are untyped on purpose:
+Numba specialises on what it is given.
 """
 
-import importlib.util
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from justenough.compiled import has_numba, jit, pays
 from justenough.stats.counter import FIRST_FACTOR, GOLDEN, SECOND_FACTOR
 
-# From here on loading compiled code, once in a process, costs less than it saves.
-FAST_FROM = 1 << 20
 _GOLDEN, _FIRST, _SECOND = np.uint64(GOLDEN), np.uint64(FIRST_FACTOR), np.uint64(SECOND_FACTOR)
 _LOW = np.uint64(0xFFFFFFFF)
 _B1, _B27, _B30, _B31, _B32 = (np.uint64(k) for k in (1, 27, 30, 31, 32))
 
 
 class Kernels(NamedTuple):
-    """Compiled loops; each releases the interpreter's lock.
+    """Compiled loops.
 
     Attributes:
         totals: (block (c, t, d), origin (d,), out (c, q)); see `totals.block_totals`.
@@ -113,45 +108,16 @@ def _shuffled_dots(key: Any, first: Any, x: Any, y: Any, scratch: Any, out: Any)
 
 @lru_cache
 def compiled() -> Kernels | None:
-    """The compiled loops, kept on disk if possible; None where Numba is not installed."""
-    if importlib.util.find_spec("numba") is None:
+    """The compiled loops; None where Numba is not installed."""
+    if not has_numba():
         return None
-    import numba
-    import numba.extending
-
-    def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            made: Callable[..., Any] = numba.njit(nogil=True, cache=True, error_model="numpy")(
-                function
-            )
-        except RuntimeError:  # neither the package nor the user's cache folder can be written
-            made = numba.njit(nogil=True, error_model="numpy")(function)
-        return made
+    from numba.extending import register_jitable
 
     for called in (_mixed, _below):
-        numba.extending.register_jitable(called)
+        register_jitable(called)
     return Kernels(jit(_totals), jit(_counts), jit(_shuffled_dots))
 
 
 def kernels(work: int) -> Kernels | None:
     """The compiled loops where `work`, values read or drawn, is worth loading them."""
-    return compiled() if work >= FAST_FROM else None
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not offered by this system
-        return os.cpu_count() or 1
-
-
-def side_by_side(work: Callable[[int, int], None], n: int, threads: int) -> None:
-    """Call `work(first, last)` on equal parts of range(n), one on each thread."""
-    edges = [n * k // threads for k in range(threads + 1)]
-    parts = [(a, b) for a, b in pairwise(edges) if a < b]
-    if len(parts) == 1:
-        work(*parts[0])
-        return
-    with ThreadPoolExecutor(max(1, len(parts))) as pool:
-        list(pool.map(lambda part: work(*part), parts))
+    return compiled() if pays(work) else None

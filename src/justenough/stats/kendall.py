@@ -5,9 +5,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from justenough.errors import InputError
-from justenough.stats.checks import checked_alpha, finite_vector, same_length, unit_index
-from justenough.stats.influence import unit_spread
+from justenough.stats.checks import paired_scores, varying
+from justenough.stats.influence import cautious_bounds, unit_spread
 
 _Vector = NDArray[np.float64]
 _Ranks = NDArray[np.int64]
@@ -20,10 +19,9 @@ def kendall_interval(
 
     Its standard error comes from its influence function (Croux & Dehon 2010, Stat Methods Appl
     19, section 2; here for tau-b, a ratio of pair means, with the shares of tied pairs moving
-    too), summed within units. As for `spearman_interval` each bound is the more cautious of two:
-    Fisher's z with Student's t, and the plain scale with room for a unit that was not seen
-    (`Spread.reach`), which moves tau-b by up to 2 (1 + tau) times its share of the rows downwards,
-    or 2 (1 - tau) upwards, and by more with ties, whose pairs tau-b leaves out. O(n log n).
+    too), summed within units; bounds as `influence.cautious_bounds`. A unit that was not seen
+    moves tau-b by up to 2 (1 + tau) times its share of the rows downwards, or 2 (1 - tau) upwards,
+    and by more with ties, whose pairs tau-b leaves out. O(n log n).
 
     Args:
         x: Scores of the reference, shape (n,).
@@ -43,22 +41,13 @@ def kendall_interval(
     >>> estimate, round(lower, 3), upper
     (1.0, 0.985, 1.0)
     """
-    checked_alpha(alpha)
-    x, y = finite_vector("x", x), finite_vector("y", y)
-    n = same_length(x=x, y=y)
-    index, g = unit_index(units, n)
+    x, y, index, g = paired_scores(x, y, units, alpha)
     for name, scores in (("x", x), ("y", y)):
-        if scores.min() == scores.max():
-            raise InputError(f"{name} is {scores[0]:g} in every row; a constant has no ranking")
+        varying(name, scores, "a constant has no ranking")
     estimate, influence, tied = kendall_influence(x, y)
+    worst = 2.0 * tied * float(np.bincount(index).max()) / len(x)
     spread = unit_spread(influence, index, g, alpha)
-    share = 2.0 * tied * float(np.bincount(index).max()) / n
-    down = estimate - spread.reach((1.0 + estimate) * share)
-    up = estimate + spread.reach((1.0 - estimate) * share)
-    if abs(estimate) < 1.0:
-        z, z_width = math.atanh(estimate), spread.width / (1.0 - estimate**2)
-        down, up = min(down, math.tanh(z - z_width)), max(up, math.tanh(z + z_width))
-    return estimate, max(down, -1.0), min(up, 1.0)
+    return estimate, *cautious_bounds(estimate, spread, worst)
 
 
 def kendall_influence(x: _Vector, y: _Vector) -> tuple[float, _Vector, float]:

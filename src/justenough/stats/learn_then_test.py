@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
 from justenough.errors import InputError
-from justenough.stats.checks import checked_share
+from justenough.stats.checks import checked_share, finite_matrix, within_unit
 from justenough.stats.concentration import hoeffding_bentkus_of
 from justenough.stats.multiplicity import Procedure, Rejections
 
@@ -74,7 +74,7 @@ def risk_p_values(
     array([0.25, 0.75])
     """
     checked_share("at_most", at_most)
-    table = _checked_table(losses)
+    table = within_unit("losses", finite_matrix("losses", losses))
     totals = table.sum(axis=0)
     if p_value == "hoeffding_bentkus":
         return hoeffding_bentkus_of(totals, len(table), at_most)
@@ -84,22 +84,3 @@ def risk_p_values(
         raise InputError("losses holds values other than 0 and 1; use p_value='hoeffding_bentkus'")
     exact: NDArray[np.float64] = binom.cdf(totals, len(table), at_most)
     return exact
-
-
-def _checked_table(losses: ArrayLike) -> NDArray[np.float64]:
-    try:
-        table = np.asarray(losses, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError("losses is not a table of numbers, one row for each unit") from error
-    if table.ndim != 2 or 0 in table.shape:
-        raise InputError(f"losses has shape {table.shape}; it must be (n, m), n and m at least 1")
-    if not np.isfinite(table).all():
-        row, column = (int(i[0]) for i in np.nonzero(~np.isfinite(table)))
-        raise InputError(
-            f"losses is {table[row, column]} in row {row}, column {column}; it must be finite"
-        )
-    if table.min() < 0.0 or table.max() > 1.0:
-        raise InputError(
-            f"losses runs from {table.min():g} to {table.max():g}; scale it to [0, 1] first"
-        )
-    return table

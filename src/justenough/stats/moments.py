@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from justenough.errors import InputError
-from justenough.stats.checks import checked_units
+from justenough.stats.checks import checked_units, group_index
 from justenough.stats.fast import Kernels, kernels
 from justenough.stats.totals import (
     block_totals,
@@ -264,8 +264,10 @@ def unit_totals(rows: Any, units: ArrayLike | None = None) -> UnitTotals:
     """Return the totals of each unit; 8 q bytes each (168 for five columns).
 
     Args:
-        rows: Array or tensor, finite, shape (n, d), the outcome last.
-        units: Id of the unit of each row, any order, shape (n,); without it each row is a unit.
+        rows: Array or tensor, finite, shape (n, d), the outcome last; or (c, t, d) for c units of
+            t rows each.
+        units: Id of the unit of each row for (n, d), any order, shape (n,); without it each row
+            is a unit.
 
     Raises:
         InputError: For rows that are not finite, of another shape or fewer than two units, or
@@ -277,23 +279,21 @@ def unit_totals(rows: Any, units: ArrayLike | None = None) -> UnitTotals:
     array([2., 1.])
     """
     block = checked_block(rows)
-    if len(block.shape) != 2:
-        raise InputError(f"rows has shape {tuple(block.shape)}; it must be (n, d)")
-    n, d = block.shape
-    origin = _mean(block)
+    d = block.shape[-1]
+    origin = _mean(block.reshape(-1, d))
     if units is None:
-        if n < 2:
-            raise InputError("1 unit; a spread needs at least 2")
-        return UnitTotals(origin, block_totals(block[:, None, :], origin, kernels(_size(block))))
-    ids = np.asarray(units)
-    if ids.shape != (n,):
-        raise InputError(f"units has shape {ids.shape}; it must be ({n},), one id for each row")
-    index = np.unique(ids, return_inverse=True)[1].reshape(n)
-    g = int(index.max()) + 1
+        g = len(block)
+    elif len(block.shape) == 2:
+        index, g = group_index(units, len(block))
+    else:
+        raise InputError(f"rows has shape {tuple(block.shape)}; with units it must be (n, d)")
     if g < 2:
         raise InputError("1 unit; a spread needs at least 2")
+    if units is None:
+        each = block if len(block.shape) == 3 else block[:, None, :]
+        return UnitTotals(origin, block_totals(each, origin, kernels(_size(block))))
     summed = np.zeros((g, 1 + d + d * (d + 1) // 2))
-    for first in range(0, n, _VALUES):
+    for first in range(0, len(block), _VALUES):
         # Products of a chunk of rows, then added to their units, so that memory stays bounded.
         part = local(block_totals(block[first : first + _VALUES, None, :], origin))
         here = index[first : first + _VALUES]

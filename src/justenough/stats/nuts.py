@@ -46,9 +46,9 @@ def nuts(
         InputError: For too few draws, chains or warm-up, if no mode is found, or if BlackJAX is
             not installed.
 
-    >>> from justenough.stats.simplex import Moments
+    >>> from justenough.stats.simplex import Summary
     >>> c = np.array([[1.0, 0.0, 0.6], [0.0, 1.0, 0.5], [0.6, 0.5, 1.0]])
-    >>> model = SimplexModel(Moments(500, np.zeros(3), c), np.ones(2))
+    >>> model = SimplexModel(Summary(500, np.zeros(3), c), np.ones(2))
     >>> nuts(model, draws=10, rng=np.random.default_rng(0))
     Traceback (most recent call last):
     justenough.errors.InputError: draws is 10; at least 100 are needed
@@ -65,7 +65,7 @@ def nuts(
     root = np.linalg.cholesky(np.linalg.inv(hessian))
     start = 2.0 * rng.standard_normal((chains, model.k))
     seed = int(rng.integers(2**63))
-    m = model.moments
+    m = model.summary
     scale = np.sqrt(m.covariance[-1, -1])
     data = (
         centre, root, m.covariance[:-1, :-1], m.covariance[-1, :-1] / scale, model.alpha,

@@ -11,7 +11,14 @@ from scipy.stats import beta, binom, norm
 from scipy.stats import t as student
 
 from justenough.errors import InputError
-from justenough.stats.checks import checked_alpha, checked_count, checked_share, finite_vector
+from justenough.stats.bisection import upper_end
+from justenough.stats.checks import (
+    checked_alpha,
+    checked_count,
+    checked_share,
+    finite_vector,
+    varying,
+)
 
 Alternative = Literal["two-sided", "greater", "less"]
 EquivalenceMethod = Literal["clopper_pearson", "score"]
@@ -157,10 +164,7 @@ def tost_means(differences: ArrayLike, *, margin: float, alpha: float) -> Equiva
     n = len(values)
     if n < 2:
         raise InputError("differences has 1 value; Student's t needs at least 2")
-    if values.min() == values.max():
-        raise InputError(
-            f"every difference is {values[0]:g}; without any spread a t test says nothing"
-        )
+    varying("differences", values, "without any spread a t test says nothing")
     mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(n)
     reach = float(student.isf(alpha, n - 1)) * error
     p = float(student.sf((margin - abs(mean)) / error, n - 1))
@@ -243,8 +247,4 @@ def _score_upper(lost: int, gained: int, n: int, alpha: float) -> float:
             return float(_score_z(a, b, n, difference)[0]) <= goal
         return -float(_score_z(b, a, n, -difference)[0]) <= goal
 
-    low, high = (lost - gained) / n, 1.0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        low, high = (low, middle) if rejected(middle) else (middle, high)
-    return high
+    return upper_end(rejected, (lost - gained) / n)

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from justenough.compiled import spread
 from justenough.errors import InputError
-from justenough.stats.checks import checked_count, finite_vector, same_length
+from justenough.stats.checks import checked_count, finite_vector, same_length, varying
 from justenough.stats.counter import LARGEST_BOUND, below, new_key, starts, words
-from justenough.stats.fast import kernels, side_by_side, usable_cores
+from justenough.stats.fast import kernels
 from justenough.stats.totals import is_tensor
 
 _Vector = NDArray[np.float64]
@@ -178,12 +179,11 @@ def shuffled_dots(key: int, first: int, last: int, x: _Vector, y: _Vector) -> _V
     out = np.empty(last - first)
     loops = kernels(len(out) * len(x))
     if loops:
-        side_by_side(
-            lambda i, j: loops.shuffled_dots(
-                np.uint64(key), np.uint64(first + i), x, y, np.empty(len(x)), out[i:j]
+        spread(
+            lambda part: loops.shuffled_dots(
+                np.uint64(key), np.uint64(first + part.start), x, y, np.empty(len(x)), out[part]
             ),
             len(out),
-            usable_cores(),
         )
         return out
     step = max(1, _VALUES // len(x))
@@ -225,9 +225,7 @@ def _vector(name: str, values: Any) -> _Vector:
 
 def _normed(name: str, values: _Vector) -> _Vector:
     """Centred, with a sum of squares of 1."""
-    if values.min() == values.max():
-        raise InputError(f"{name} is {values[0]:g} in every row; a constant has no correlation")
-    centred = values / np.abs(values).max()
+    centred = varying(name, values, "a constant has no correlation") / np.abs(values).max()
     centred -= centred.mean()
     normed: _Vector = centred / math.sqrt(float(centred @ centred))
     return normed

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import binom
 
 from justenough.errors import InputError
+from justenough.stats.bisection import first_whole
 from justenough.stats.bounded import log_capital, wagers
 from justenough.stats.checks import checked_alpha, checked_count, checked_share
 from justenough.stats.concentration import bernstein_of, hoeffding_bentkus_of
@@ -102,11 +103,8 @@ def most_failures(bound: ProportionBound, n: int, *, at_most: float, alpha: floa
     checked_share("at_most", at_most)
     checked_alpha(alpha)
     shown = _shows(bound, n, at_most, alpha)
-    low, high = -1, math.floor(n * at_most) + 1  # every bound is at least the sample's mean
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if shown(middle) else (low, middle)
-    return low
+    most = math.floor(n * at_most) + 1  # every bound is at least the sample's mean
+    return first_whole(lambda failures: not shown(failures), -1, most) - 1
 
 
 def units_for_power(
@@ -148,10 +146,11 @@ def units_for_power(
 def _first_to_allow(
     failures: int, least: int, bound: ProportionBound, at_most: float, alpha: float
 ) -> int:
-    def allows(n: int) -> float:
-        return float(most_failures(bound, n, at_most=at_most, alpha=alpha) >= failures)
+    def allows(n: int) -> bool:
+        return most_failures(bound, n, at_most=at_most, alpha=alpha) >= failures
 
-    return smallest_n(allows, 1.0, least=least)
+    said = f"{_MOST_UNITS} units do not allow {failures} failures; ask for less"
+    return _first_n(allows, least, _MOST_UNITS, said)
 
 
 def smallest_n(
@@ -164,26 +163,29 @@ def smallest_n(
 
     Args:
         power_of: Power with n units.
-        wanted: Power wanted.
+        wanted: Power wanted, in (0, 1).
         least: Smallest n that makes sense, at least 1.
         most: Largest n to try.
 
     Raises:
-        InputError: If `most` units do not give the power, or least < 1.
+        InputError: If `most` units do not give the power, least < 1 or wanted is outside (0, 1).
 
     >>> smallest_n(lambda n: 1.0 - 0.9**n, 0.95, least=1)
     29
     """
-    low, high = checked_count("least", least, 1) - 1, least
-    step = 1
-    while power_of(high) < wanted:
+    checked_share("wanted", wanted)
+    checked_count("least", least, 1)
+    said = f"{most} units do not give a power of {wanted}; ask for less"
+    return _first_n(lambda n: power_of(n) >= wanted, least, most, said)
+
+
+def _first_n(holds: Callable[[int], bool], least: int, most: int, said: str) -> int:
+    low, high, step = least - 1, least, 1
+    while not holds(high):
         if high >= most:
-            raise InputError(f"{most} units do not give a power of {wanted}; ask for less")
+            raise InputError(said)
         low, high, step = high, min(high + step, most), 2 * step
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power_of(middle) >= wanted else (middle, high)
-    return high
+    return first_whole(holds, low, high)
 
 
 def eprocess_course(

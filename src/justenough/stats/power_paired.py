@@ -7,6 +7,7 @@ For the number of cases that gives a wanted chance, hand any of these to
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,13 @@ from scipy.stats import t as student
 from justenough.errors import InputError
 from justenough.stats.auc import auc_drop_interval
 from justenough.stats.checks import FEWEST_UNITS, checked_alpha, checked_count, checked_share
+from justenough.stats.kendall import kendall_interval
 from justenough.stats.paired import Alternative, EquivalenceMethod, equivalent
 from justenough.stats.power import Simulated, simulated_power
-from justenough.stats.ranks import spearman_interval
+from justenough.stats.ranks import spearman_interval, top_overlap_interval
 
 _NEGLIGIBLE = 1e-13
+_Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,7 @@ class Binormal:
     def __post_init__(self) -> None:
         checked_share("reference", self.reference)
         checked_share("candidate", self.candidate)
-        if not -1.0 < self.correlation < 1.0:
-            raise InputError(f"correlation is {self.correlation}; it must lie within (-1, 1)")
+        _checked_correlation("correlation", self.correlation)
 
 
 def mcnemar_power(
@@ -196,19 +198,75 @@ def spearman_power(
     1.0
     """
     checked_alpha(alpha)
-    checked_count("n", n, FEWEST_UNITS)
-    for name, value in (("rho", rho), ("at_least", at_least)):
-        if not -1.0 < value < 1.0:
-            raise InputError(f"{name} is {value}; it must lie within (-1, 1)")
-    r = 2.0 * math.sin(math.pi * rho / 6.0)  # Pearson 1907, for normal scores
-    units = np.arange(n)
+    _checked_correlation("at_least", at_least)
+    r = 2.0 * math.sin(math.pi * _checked_correlation("rho", rho) / 6.0)  # Pearson 1907
+    bound = partial(spearman_interval, alpha=alpha)
+    return _power_for_normal_scores(bound, n, r, at_least, runs, rng)
 
-    def shown(rng: np.random.Generator) -> bool:
-        x = rng.standard_normal(n)
-        y = r * x + math.sqrt(1.0 - r * r) * rng.standard_normal(n)
-        return spearman_interval(x, y, units, alpha=alpha)[1] >= at_least
 
-    return simulated_power(shown, runs=runs, rng=rng)
+def kendall_power(
+    n: int, tau: float, *, at_least: float, alpha: float, runs: int, rng: np.random.Generator
+) -> Simulated:
+    """Return the chance that `kendall.kendall_interval` shows a correlation of `at_least`.
+
+    Counted over samples of normal scores with that tau, each row a unit.
+
+    Args:
+        n: Number of rows, at least 30.
+        tau: True value of Kendall's tau, in (-1, 1).
+        at_least: Value to be shown, in (-1, 1).
+        alpha: Level, in (0, 1).
+        runs: Number of samples, at least 1.
+        rng: Where all randomness comes from.
+
+    Raises:
+        InputError: For an argument outside these ranges.
+
+    >>> rng = np.random.default_rng(0)
+    >>> kendall_power(1000, 0.95, at_least=0.9, alpha=0.05, runs=20, rng=rng).estimate
+    1.0
+    """
+    checked_alpha(alpha)
+    _checked_correlation("at_least", at_least)
+    r = math.sin(0.5 * math.pi * _checked_correlation("tau", tau))  # Greiner 1909
+    bound = partial(kendall_interval, alpha=alpha)
+    return _power_for_normal_scores(bound, n, r, at_least, runs, rng)
+
+
+def top_overlap_power(
+    rows: tuple[int, int],
+    r: float,
+    *,
+    at_least: float,
+    alpha: float,
+    runs: int,
+    rng: np.random.Generator,
+) -> Simulated:
+    """Return the chance that `ranks.top_overlap_interval` shows an overlap of `at_least`.
+
+    Counted over samples of normal scores with Pearson's correlation r, each row a unit.
+
+    Args:
+        rows: Number of rows, n >= 30, and how many of them are on top, k.
+        r: True correlation, in (-1, 1).
+        at_least: Share of the top k to be shown, in (0, 1).
+        alpha: Level, in (0, 1).
+        runs: Number of samples, at least 1.
+        rng: Where all randomness comes from.
+
+    Raises:
+        InputError: For an argument outside these ranges.
+
+    >>> rng = np.random.default_rng(0)
+    >>> top_overlap_power((2000, 200), 0.9999, at_least=0.9, alpha=0.05, runs=20, rng=rng).estimate
+    1.0
+    """
+    checked_alpha(alpha)
+    checked_share("at_least", at_least)
+    bound = partial(top_overlap_interval, k=rows[1], alpha=alpha)
+    return _power_for_normal_scores(
+        bound, rows[0], _checked_correlation("r", r), at_least, runs, rng
+    )
 
 
 def delong_power(scores: Binormal, positives: int, negatives: int, *, alpha: float) -> float:
@@ -278,16 +336,44 @@ def auc_drop_power(
     positives, negatives = (checked_count("rows", count, 1) for count in rows)
     n = positives + negatives
     labels, units = np.arange(n) < positives, np.arange(n)
-    r, root = scores.correlation, math.sqrt(2.0)
+    root = math.sqrt(2.0)
 
     def shown(rng: np.random.Generator) -> bool:
-        x = rng.standard_normal(n)
-        y = r * x + math.sqrt(1.0 - r * r) * rng.standard_normal(n)
+        x, y = _normal_scores(n, scores.correlation, rng)
         x = x + root * float(ndtri(scores.reference)) * labels
         y = y + root * float(ndtri(scores.candidate)) * labels
         return auc_drop_interval(labels, x, y, units, alpha=alpha)[2] <= at_most
 
     return simulated_power(shown, runs=runs, rng=rng)
+
+
+def _power_for_normal_scores(
+    interval: Callable[[_Vector, _Vector, NDArray[np.int_]], tuple[float, float, float]],
+    n: int,
+    r: float,
+    at_least: float,
+    runs: int,
+    rng: np.random.Generator,
+) -> Simulated:
+    checked_count("n", n, FEWEST_UNITS)
+    units = np.arange(n)
+
+    def shown(rng: np.random.Generator) -> bool:
+        return interval(*_normal_scores(n, r, rng), units)[1] >= at_least
+
+    return simulated_power(shown, runs=runs, rng=rng)
+
+
+def _normal_scores(n: int, r: float, rng: np.random.Generator) -> tuple[_Vector, _Vector]:
+    """Two normal scores with variance 1 and correlation r, shape (n,) each."""
+    x = rng.standard_normal(n)
+    return x, r * x + math.sqrt(1.0 - r * r) * rng.standard_normal(n)
+
+
+def _checked_correlation(name: str, value: float) -> float:
+    if not -1.0 < value < 1.0:
+        raise InputError(f"{name} is {value}; it must lie within (-1, 1)")
+    return value
 
 
 def _covariance(a: float, b: float, correlation: float) -> float:

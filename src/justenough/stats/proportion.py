@@ -3,7 +3,8 @@
 from scipy.stats import beta
 
 from justenough.errors import InputError
-from justenough.stats.checks import checked_alpha
+from justenough.stats.bisection import first_whole
+from justenough.stats.checks import checked_alpha, checked_count
 
 _MOST_UNITS = 10**15
 
@@ -61,8 +62,7 @@ def units_needed(failures: int, *, at_least: float, alpha: float) -> int:
     [299, 598, 2995]
     """
     checked_alpha(alpha)
-    if failures < 0:
-        raise InputError(f"failures is {failures}; it must be 0 or more")
+    checked_count("failures", failures, 0)
     if not 0.0 < at_least < 1.0:
         raise InputError(
             f"at_least is {at_least}; a sample can only show a proportion strictly between 0 and 1"
@@ -77,15 +77,10 @@ def units_needed(failures: int, *, at_least: float, alpha: float) -> int:
         if high > _MOST_UNITS:
             raise InputError(f"at_least is {at_least}; more than {_MOST_UNITS:.0e} units needed")
     low = max(failures, high // 2)  # does not show it, or has no success at all
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if shown(middle) else (middle, high)
-    return high
+    return first_whole(shown, low, high)
 
 
 def _check(successes: int, n: int, alpha: float) -> None:
     checked_alpha(alpha)
-    if n < 1:
-        raise InputError(f"n is {n}; a bound needs at least 1 trial")
-    if not 0 <= successes <= n:
-        raise InputError(f"successes is {successes}; it must lie in 0..{n}")
+    checked_count("n", n, 1)
+    checked_count("successes", successes, 0, n)

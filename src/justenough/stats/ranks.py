@@ -13,10 +13,10 @@ from justenough.stats.checks import (
     checked_alpha,
     checked_units,
     finite_vector,
-    same_length,
-    unit_index,
+    paired_scores,
+    varying,
 )
-from justenough.stats.influence import Spread, unit_spread
+from justenough.stats.influence import Spread, cautious_bounds, unit_spread
 
 _Vector = NDArray[np.float64]
 
@@ -28,10 +28,9 @@ def spearman_interval(
 
     The correlation of midranks. Its standard error comes from its influence function (Croux &
     Dehon 2010, Stat Methods Appl 19, equation 8, here with midranks and the variance of the ranks
-    for ties), summed within units. Each bound is the more cautious of two: Fisher's z with
-    Student's t, and the same on the plain scale with room for a unit that was not seen
-    (`Spread.reach`), which moves the correlation by up to 3 (1 + rho) times its share of the
-    rows downwards, or 3 (1 - rho) upwards. So g units show at best about 1 - 22 / g at
+    for ties), summed within units; bounds as `influence.cautious_bounds`. A unit that was not seen
+    moves the correlation by up to 3 (1 + rho) times its share of the rows downwards, or
+    3 (1 - rho) upwards. So g units show at best about 1 - 22 / g at
     alpha = 0.05, even where all ranks agree: one failure in g / 3 may well have been missed, and
     a top score that overflows to the bottom costs six times its share. The estimate is the
     plain one; its bias (Moran 1948, Biometrika 35) goes into the bound on the side it endangers.
@@ -54,24 +53,15 @@ def spearman_interval(
     >>> estimate, round(lower, 3), upper
     (1.0, 0.978, 1.0)
     """
-    checked_alpha(alpha)
-    x, y = finite_vector("x", x), finite_vector("y", y)
-    n = same_length(x=x, y=y)
-    index, g = unit_index(units, n)
+    x, y, index, g = paired_scores(x, y, units, alpha)
     for name, scores in (("x", x), ("y", y)):
-        if scores.min() == scores.max():
-            raise InputError(f"{name} is {scores[0]:g} in every row; a constant has no ranking")
+        varying(name, scores, "a constant has no ranking")
     estimate, influence = rank_influence(x, y)
-    spread = unit_spread(influence, index, g, alpha)
-    share = float(np.bincount(index).max()) / n
-    down = estimate - spread.reach(3.0 * (1.0 + estimate) * share)
-    up = estimate + spread.reach(3.0 * (1.0 - estimate) * share)
+    worst = 3.0 * float(np.bincount(index).max()) / len(x)
     # A sample's correlation is nearer to 0 by 3 (rho - tau) / n: near 1 that exceeds its error.
-    shrunk = 3.0 * (estimate - float(kendalltau(x, y).statistic)) * share
-    if abs(estimate) < 1.0:
-        z, z_width = math.atanh(estimate), spread.width / (1.0 - estimate**2)
-        down, up = min(down, math.tanh(z - z_width)), max(up, math.tanh(z + z_width))
-    return estimate, max(down + min(shrunk, 0.0), -1.0), min(up + max(shrunk, 0.0), 1.0)
+    bias = (float(kendalltau(x, y).statistic) - estimate) * worst
+    spread = unit_spread(influence, index, g, alpha)
+    return estimate, *cautious_bounds(estimate, spread, worst, bias=bias)
 
 
 def best_spearman_lower(g: int, *, alpha: float) -> float:
@@ -125,10 +115,8 @@ def top_overlap_interval(
     >>> estimate, round(lower, 3), upper
     (1.0, 0.963, 1.0)
     """
-    checked_alpha(alpha)
-    x, y = finite_vector("x", x), finite_vector("y", y)
-    n = same_length(x=x, y=y)
-    index, _ = unit_index(units, n)
+    x, y, index, _ = paired_scores(x, y, units, alpha)
+    n = len(x)
     if not 1 <= k < n:
         raise InputError(f"k is {k}; with {n} rows it must lie in 1..{n - 1}")
     if 2 * k > n:

@@ -33,11 +33,11 @@ _Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Moments:
+class Summary:
     """All that the posterior needs to know of the rows.
 
     Attributes:
-        n: Number of rows.
+        n: Number of independent rows; the effective number where rows resemble each other.
         mean: Of the k signals and, last, of y, shape (k + 1,).
         covariance: Of the same, divisor n, shape (k + 1, k + 1).
     """
@@ -57,8 +57,8 @@ class Moments:
             raise InputError(f"{self.n} rows for {k} signals; at least {k + 3} are needed")
 
 
-def moments(x: ArrayLike, y: ArrayLike) -> Moments:
-    """Return number, means and covariance of rows.
+def summary(x: ArrayLike, y: ArrayLike) -> Summary:
+    """Return number, means and covariance of independent rows.
 
     Args:
         x: Signals, shape (n, k), k >= 2, n >= k + 3.
@@ -70,7 +70,7 @@ def moments(x: ArrayLike, y: ArrayLike) -> Moments:
 
     >>> rng = np.random.default_rng(0)
     >>> x = rng.random((1000, 4))
-    >>> moments(x, x @ [0.1, 0.6, 0.2, 0.1] + 0.1 * rng.standard_normal(1000)).n
+    >>> summary(x, x @ [0.1, 0.6, 0.2, 0.1] + 0.1 * rng.standard_normal(1000)).n
     1000
     """
     signals, outcome = finite_matrix("x", x), finite_vector("y", y)
@@ -78,7 +78,7 @@ def moments(x: ArrayLike, y: ArrayLike) -> Moments:
     table = np.column_stack([signals, outcome])
     mean = table.mean(axis=0)
     away = table - mean
-    return Moments(n, mean, away.T @ away / n)
+    return Summary(n, mean, away.T @ away / n)
 
 
 def checked_covariance(covariance: ArrayLike) -> _Array:
@@ -114,12 +114,12 @@ class SimplexModel:
     """The model of this module for given rows.
 
     Attributes:
-        moments: Of the rows.
+        summary: Of the rows.
         alpha: Concentrations of the Dirichlet prior, shape (k,).
         snr: Scale of the half-normal prior of tau.
     """
 
-    moments: Moments
+    summary: Summary
     alpha: _Array
     snr: float = 1.0
 
@@ -136,17 +136,17 @@ class SimplexModel:
     @property
     def k(self) -> int:
         """Number of weights."""
-        return len(self.moments.mean) - 1
+        return len(self.summary.mean) - 1
 
     @property
     def shrinkage(self) -> float:
         """The number c of the module's head."""
-        g = self.moments.n * self.snr**2
+        g = self.summary.n * self.snr**2
         return g / (1.0 + g)
 
     def correlation(self, w: _Array) -> _Array:
         """Correlation of X w with y for weights of shape (..., k)."""
-        return correlation(self.moments.covariance, w)
+        return correlation(self.summary.covariance, w)
 
     def weights(self, theta: _Array) -> tuple[_Array, _Array]:
         """Weights (..., k) and slopes q (...) at unconstrained points (..., k).
@@ -172,8 +172,8 @@ class SimplexModel:
 
     def value_and_gradient(self, theta: _Array) -> tuple[_Array, _Array]:
         """Log posterior density (...) and its gradient (..., k) at points (..., k)."""
-        c, n = self.shrinkage, self.moments.n
-        signals = self.moments.covariance[:-1, :-1]
+        c, n = self.shrinkage, self.summary.n
+        signals = self.summary.covariance[:-1, :-1]
         log_w = _log_softmax(theta[..., :-1] @ contrasts(self.k).T)
         w, log_q = np.exp(log_w), theta[..., -1]
         # Q is exp(2 over) times the quadratic below: a line search may ask for any q
@@ -181,7 +181,7 @@ class SimplexModel:
         u, v = np.exp(log_q - over), np.exp(-over)
         composite = w @ signals
         variance = (composite * w).sum(axis=-1)
-        with_y = self.moments.covariance[-1, :-1] / math.sqrt(self.moments.covariance[-1, -1])
+        with_y = self.summary.covariance[-1, :-1] / math.sqrt(self.summary.covariance[-1, -1])
         r = w @ with_y / np.sqrt(variance)
         quadratic = v * v - 2.0 * r * u * v + u * u / c
         value = log_w @ self.alpha - n * (over + 0.5 * np.log(quadratic)) + log_q
@@ -238,7 +238,7 @@ def mode(model: SimplexModel) -> tuple[_Array, _Array]:
 
     >>> rng = np.random.default_rng(0)
     >>> x = rng.random((1000, 4))
-    >>> m = moments(x, x @ [0.1, 0.6, 0.2, 0.1] + 0.1 * rng.standard_normal(1000))
+    >>> m = summary(x, x @ [0.1, 0.6, 0.2, 0.1] + 0.1 * rng.standard_normal(1000))
     >>> model = SimplexModel(m, np.full(4, 2.0))
     >>> model.weights(mode(model)[0])[0].round(2).tolist()
     [0.11, 0.59, 0.2, 0.11]
@@ -261,7 +261,7 @@ def negative(at: _Array, model: SimplexModel) -> tuple[float, _Array]:
     """Return minus the log posterior and its gradient at one point, as SciPy's minimisers ask.
 
     >>> c = np.array([[1.0, 0.0, 0.6], [0.0, 1.0, 0.5], [0.6, 0.5, 1.0]])
-    >>> model = SimplexModel(Moments(500, np.zeros(3), c), np.ones(2))
+    >>> model = SimplexModel(Summary(500, np.zeros(3), c), np.ones(2))
     >>> bool(np.abs(negative(mode(model)[0], model)[1]).max() < 1e-6)
     True
     """

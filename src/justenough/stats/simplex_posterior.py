@@ -42,10 +42,10 @@ def exact(model: SimplexModel, draws: int = 80_000, *, rng: np.random.Generator)
         InputError: If fewer than 10000 draws are asked for, no mode is found, or ESS is below
             1000.
 
-    >>> from justenough.stats.simplex import moments
+    >>> from justenough.stats.simplex import summary
     >>> rng = np.random.default_rng(0)
     >>> x = rng.random((1000, 4))
-    >>> m = moments(x, x @ [0.1, 0.6, 0.2, 0.1] + 0.1 * rng.standard_normal(1000))
+    >>> m = summary(x, x @ [0.1, 0.6, 0.2, 0.1] + 0.1 * rng.standard_normal(1000))
     >>> found = exact(SimplexModel(m, np.full(4, 2.0)), rng=rng)
     >>> found.mean.round(2).tolist(), found.sd.round(3).tolist(), found.ess > 60_000
     ([0.1, 0.59, 0.2, 0.11], [0.01, 0.012, 0.009, 0.01], True)
@@ -102,10 +102,10 @@ def predictive(
     Raises:
         InputError: If x is not finite or does not have k columns.
 
-    >>> from justenough.stats.simplex import Moments
+    >>> from justenough.stats.simplex import Summary
     >>> rng = np.random.default_rng(0)
     >>> c = np.array([[1.0, 0.0, 0.6], [0.0, 1.0, 0.5], [0.6, 0.5, 1.0]])
-    >>> model = SimplexModel(Moments(500, np.zeros(3), c), np.ones(2))
+    >>> model = SimplexModel(Summary(500, np.zeros(3), c), np.ones(2))
     >>> y = predictive(model, exact(model, rng=rng), [[1.0, 1.0]], rng=rng)
     >>> y.shape, round(float(y.mean()), 1), round(float(y.std()), 1)
     ((20000, 1), 1.1, 0.6)
@@ -116,7 +116,7 @@ def predictive(
     shares = posterior.shares.ravel()
     taken = rng.choice(len(shares), min(len(shares), 20_000), p=shares / shares.sum())
     w, q = posterior.draws.reshape(-1, model.k)[taken], posterior.slope.ravel()[taken]
-    m, n = model.moments, model.moments.n
+    m, n = model.summary, model.summary.n
     quadratic = 1.0 - 2.0 * model.correlation(w) * q + q * q / model.shrinkage
     sd_y = math.sqrt(m.covariance[-1, -1])
     sigma = sd_y / np.sqrt(rng.gamma(0.5 * n, 1.0, len(taken)) / (0.5 * n * quadratic))
@@ -128,7 +128,7 @@ def predictive(
 
 
 def _slope(model: SimplexModel, beta: _Array) -> _Array:
-    c = model.moments.covariance
+    c = model.summary.covariance
     found: _Array = np.sqrt(((beta @ c[:-1, :-1]) * beta).sum(axis=1) / c[-1, -1])
     return found
 
@@ -141,11 +141,11 @@ def _scaled(model: SimplexModel, w: _Array, q: _Array) -> _Array:
 
 def _t_of_coefficients(model: SimplexModel) -> _T:
     """The t of beta without Dirichlet prior and constraint."""
-    c, cov = model.shrinkage, model.moments.covariance
+    c, cov = model.shrinkage, model.summary.covariance
     signals, with_y, variance = cov[:-1, :-1], cov[-1, :-1], cov[-1, -1]
     least_squares = np.linalg.solve(signals, with_y)
     left = 1.0 - c * float(with_y @ least_squares) / variance
-    df = model.moments.n - model.k
+    df = model.summary.n - model.k
     scale = left / df * c * variance * np.linalg.inv(signals)
     centre = np.asarray(c * least_squares, np.float64)
     return centre, np.asarray(np.linalg.cholesky(scale), np.float64), float(df)
@@ -174,7 +174,7 @@ def _cut_t(model: SimplexModel, w: _Array) -> tuple[_Array, _Array, float]:
     Where r is negative it is taken for 0: q then still has half of its mass above 0, and its
     density is nowhere far below the posterior's.
     """
-    c, df = model.shrinkage, model.moments.n - 1.0
+    c, df = model.shrinkage, model.summary.n - 1.0
     r = np.maximum(model.correlation(w), 0.0)
     return c * r, np.sqrt(c * (1.0 - c * r * r) / df), df
 
@@ -213,5 +213,5 @@ def _log_target(model: SimplexModel, beta: _Array) -> _Array:
     q = _slope(model, beta)
     r = model.correlation(beta)
     quadratic = 1.0 - 2.0 * r * q + q * q / model.shrinkage
-    found: _Array = _log_dirichlet(model, beta) - 0.5 * model.moments.n * np.log(quadratic)
+    found: _Array = _log_dirichlet(model, beta) - 0.5 * model.summary.n * np.log(quadratic)
     return found

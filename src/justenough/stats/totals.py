@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from justenough.errors import InputError
-from justenough.stats.checks import finite_matrix
+from justenough.stats.checks import finite_matrix, numbers
 from justenough.stats.fast import Kernels
 
 _Array = NDArray[np.float64]
@@ -132,7 +132,7 @@ def checked_weights(weights: ArrayLike, d: int) -> _Array:
     >>> checked_weights([0.5, 0.5], 3)
     array([[0.5, 0.5]])
     """
-    given = np.asarray(weights, dtype=np.float64)
+    given = numbers("weights", weights)
     matrix = finite_matrix("weights", given[None] if given.ndim == 1 else given)
     if matrix.shape[1] != d - 1:
         got = f"weights has {matrix.shape[1]} columns; with {d} columns of data, the last of them"

@@ -35,9 +35,9 @@ def laplace(model: SimplexModel, draws: int = 80_000, *, rng: np.random.Generato
     Raises:
         InputError: For fewer than 1000 draws, or if no mode is found.
 
-    >>> from justenough.stats.simplex import Moments
+    >>> from justenough.stats.simplex import Summary
     >>> c = np.array([[1.0, 0.0, 0.6], [0.0, 1.0, 0.5], [0.6, 0.5, 1.0]])
-    >>> model = SimplexModel(Moments(500, np.zeros(3), c), np.ones(2))
+    >>> model = SimplexModel(Summary(500, np.zeros(3), c), np.ones(2))
     >>> laplace(model, rng=np.random.default_rng(0)).mean.round(2).tolist()
     [0.55, 0.45]
     """
@@ -70,9 +70,9 @@ def variational(
     Raises:
         InputError: For too few draws, or if no mode is found.
 
-    >>> from justenough.stats.simplex import Moments
+    >>> from justenough.stats.simplex import Summary
     >>> c = np.array([[1.0, 0.0, 0.6], [0.0, 1.0, 0.5], [0.6, 0.5, 1.0]])
-    >>> model = SimplexModel(Moments(500, np.zeros(3), c), np.ones(2))
+    >>> model = SimplexModel(Summary(500, np.zeros(3), c), np.ones(2))
     >>> found = variational(model, full_rank=True, rng=np.random.default_rng(0))
     >>> found.mean.round(2).tolist()
     [0.55, 0.45]
@@ -123,9 +123,9 @@ def pathfinder(
     Raises:
         InputError: For fewer than 1000 draws, fewer than 1 path, or where every path fails.
 
-    >>> from justenough.stats.simplex import Moments
+    >>> from justenough.stats.simplex import Summary
     >>> c = np.array([[1.0, 0.0, 0.6], [0.0, 1.0, 0.5], [0.6, 0.5, 1.0]])
-    >>> model = SimplexModel(Moments(500, np.zeros(3), c), np.ones(2))
+    >>> model = SimplexModel(Summary(500, np.zeros(3), c), np.ones(2))
     >>> pathfinder(model, rng=np.random.default_rng(0)).mean.round(2).tolist()
     [0.55, 0.45]
     """

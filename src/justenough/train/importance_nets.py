@@ -19,7 +19,7 @@ from scipy.stats import t as student
 
 from justenough.errors import InputError
 from justenough.stats.checks import checked_alpha, finite_matrix, finite_vector, same_length
-from justenough.stats.simplex import moments
+from justenough.stats.simplex import summary
 from justenough.stats.weights import exact_weights
 from justenough.train.side_by_side import (
     Architecture,
@@ -170,7 +170,7 @@ def search(
         got = [r.x.shape[1] for r in (train, validation, test)]
         raise InputError(f"numbers of signals are {got}; all rows need the same")
     _checked_apart(train, validation, test)
-    m = moments(train.x, train.y)
+    m = summary(train.x, train.y)
     linear = exact_weights(m.covariance).weights
     centre, spread = m.mean[:-1], np.sqrt(np.diag(m.covariance)[:-1])
     data = Data(*_tensors(train, centre, spread), *_tensors(validation, centre, spread))

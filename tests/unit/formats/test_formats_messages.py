@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from justenough import compiled
 from justenough.errors import InputError
 from justenough.formats import kernels
 from justenough.formats.adaptive import AdaptiveFormat
@@ -142,7 +143,8 @@ def test_threads_and_routes() -> None:
 
 
 def test_the_fast_route_needs_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "has_numba", lambda: False)
+    for module in (compiled, kernels):
+        monkeypatch.setattr(module, "has_numba", lambda: False)
     with (
         pytest.raises(InputError, match="numba is not installed; take the plain route"),
         kernels.only("fast"),
@@ -150,7 +152,7 @@ def test_the_fast_route_needs_numba(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     from justenough.formats.plain import PLAIN
 
-    assert kernels.kernels(kernels.FAST_FROM) is PLAIN
+    assert kernels.kernels(compiled.FAST_FROM) is PLAIN
 
 
 def test_large_arrays_take_the_fast_route() -> None:
@@ -158,8 +160,8 @@ def test_large_arrays_take_the_fast_route() -> None:
     from justenough.formats import fast
     from justenough.formats.plain import PLAIN
 
-    assert kernels.kernels(kernels.FAST_FROM) is fast.compiled()
-    assert kernels.kernels(kernels.FAST_FROM - 1) is PLAIN
+    assert kernels.kernels(compiled.FAST_FROM) is fast.compiled()
+    assert kernels.kernels(compiled.FAST_FROM - 1) is PLAIN
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_refusals() -> None:
         r_hat(np.zeros((4, 7)))
     with pytest.raises(InputError, match="every draw is 2"):
         ess_bulk(np.full((4, 20), 2.0))
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="draws is nan in row 0, column 0; every value"):
         ess_tail(np.full((4, 20), np.nan))
     with pytest.raises(InputError, match="24 ratios; the tail needs at least 25"):
         pareto_k(np.zeros(24))

@@ -58,7 +58,6 @@ def test_tucker_errors_are_those_of_the_full_residual(shape: tuple[int, ...]) ->
     quick, best = st_hosvd(x, ranks), hooi(x, ranks)
     for found in (quick, best):
         assert found.error == pytest.approx(residual(x, found), abs=1e-10)
-        assert found.explained == pytest.approx(1 - residual(x, found) ** 2)
         assert found.core.shape == ranks
         for u in found.factors:
             np.testing.assert_allclose(u.T @ u, np.eye(u.shape[1]), atol=1e-12)
@@ -153,7 +152,7 @@ def test_refusals() -> None:
     x, rng = tensor((5, 4, 3), 2, 0.1), np.random.default_rng(0)
     hole = x.copy()
     hole[0, 0, 0] = np.inf
-    with pytest.raises(InputError, match="values that are not finite"):
+    with pytest.raises(InputError, match=r"tensor is inf in place \(0, 0, 0\); every value"):
         st_hosvd(hole, (1, 1, 1))
     with pytest.raises(InputError, match="every value of the tensor is 0"):
         hooi(np.zeros((2, 2, 2)), (1, 1, 1))
@@ -167,7 +166,7 @@ def test_refusals() -> None:
         hooi(x, (1, 1, 1), sweeps=0)
     with pytest.raises(InputError, match="the tensor has 2 modes; CP is unique for 3 or more"):
         cp(x[0], 1, rng=rng)
-    with pytest.raises(InputError, match="rank is 0; it must be at least 1"):
+    with pytest.raises(InputError, match="rank is 0; it must be a whole number, 1 or more"):
         cp(x, 0, rng=rng)
     with pytest.raises(InputError, match="largest is 0"):
         supported_rank(x, 0, rng=rng)

@@ -223,15 +223,15 @@ SENTENCES: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: risk_p_values([0.1, 0.2], at_most=0.5),
-        "losses has shape (2,); it must be (n, m), n and m at least 1",
+        "losses has shape (2,); it must be (n, k), neither of them 0",
     ),
     (
         lambda: risk_p_values(np.zeros((0, 3)), at_most=0.5),
-        "losses has shape (0, 3); it must be (n, m), n and m at least 1",
+        "losses has shape (0, 3); it must be (n, k), neither of them 0",
     ),
     (
         lambda: risk_p_values([[0.1, math.nan]], at_most=0.5),
-        "losses is nan in row 0, column 1; it must be finite",
+        "losses is nan in row 0, column 1; every value must be finite",
     ),
     (
         lambda: risk_p_values([[0.1, 3.0]], at_most=0.5),
@@ -239,7 +239,7 @@ SENTENCES: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: risk_p_values([["a"]], at_most=0.5),
-        "losses is not a table of numbers, one row for each unit",
+        "losses holds values that are not numbers",
     ),
     (
         lambda: risk_p_values([[0.5]], at_most=0.5, p_value="binomial"),
@@ -271,7 +271,7 @@ SENTENCES: list[tuple[Callable[[], object], str]] = [
     (lambda: tost_means([1.0], margin=1.0, alpha=0.05), "differences has 1 value; Student's t"),
     (
         lambda: tost_means([2.0, 2.0], margin=1.0, alpha=0.05),
-        "every difference is 2; without any spread a t test says nothing",
+        "differences is 2 in every row; without any spread a t test says nothing",
     ),
     (
         lambda: delong_test([0, 1, 1], [1, 2, 3], [3, 2, 1], alpha=0.05),

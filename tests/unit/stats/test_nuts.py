@@ -8,7 +8,7 @@ import pytest
 from justenough.errors import InputError
 from justenough.stats.nuts import nuts
 from justenough.stats.posterior import discrepancy
-from justenough.stats.simplex import Moments, SimplexModel, moments
+from justenough.stats.simplex import SimplexModel, Summary, summary
 from justenough.stats.simplex_posterior import exact
 
 
@@ -16,7 +16,7 @@ def model(n: int) -> SimplexModel:
     rng = np.random.default_rng(0)
     x = rng.random((n, 4))
     y = x @ [0.1, 0.6, 0.2, 0.1] + 0.1 * rng.standard_normal(n)
-    return SimplexModel(moments(x, y), np.full(4, 2.0))
+    return SimplexModel(summary(x, y), np.full(4, 2.0))
 
 
 @pytest.mark.slow
@@ -39,7 +39,7 @@ def test_chains_agree_with_the_exact_posterior_and_repeat() -> None:
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
-    m = SimplexModel(Moments(50, np.zeros(3), np.eye(3) + 0.1), np.ones(2))
+    m = SimplexModel(Summary(50, np.zeros(3), np.eye(3) + 0.1), np.ones(2))
     rng = np.random.default_rng(0)
     with pytest.raises(InputError, match="chains is 1; at least 2 are needed"):
         nuts(m, rng=rng, chains=1)

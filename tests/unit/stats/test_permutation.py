@@ -1,11 +1,13 @@
 import math
 from collections.abc import Callable
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import chisquare, rankdata
 
+from justenough import compiled
 from justenough.errors import InputError
 from justenough.stats import fast, permutation
 from justenough.stats.counter import starts
@@ -73,8 +75,8 @@ def test_the_answer_does_not_depend_on_threads(
 ) -> None:
     x, y = rng().standard_normal((2, 300))
     expected = shuffled_dots(1, 0, 100, x, y)
-    monkeypatch.setattr(fast, "FAST_FROM", 0)
-    monkeypatch.setattr(permutation, "usable_cores", lambda: threads)
+    monkeypatch.setattr(compiled, "FAST_FROM", 0)
+    monkeypatch.setattr(compiled, "usable_cores", lambda: threads)
     assert np.array_equal(shuffled_dots(1, 0, 100, x, y), expected)
 
 
@@ -110,12 +112,9 @@ def test_effect_size_is_in_standard_deviations_of_the_null() -> None:
     assert found.standard_error < 0.001
 
 
-def test_tensors_are_taken() -> None:
-    torch = pytest.importorskip("torch")
+def test_tensors_are_taken(tensor: Callable[[Any], Any]) -> None:
     plain = pearson_permutation_test(X, Y, permutations=99, rng=rng())
-    given = pearson_permutation_test(
-        torch.from_numpy(X), torch.from_numpy(Y), permutations=99, rng=rng()
-    )
+    given = pearson_permutation_test(tensor(X), tensor(Y), permutations=99, rng=rng())
     assert given.p_value == plain.p_value
     assert np.array_equal(given.null, plain.null)
 

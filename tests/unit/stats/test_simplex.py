@@ -10,12 +10,12 @@ from scipy.special import stdtr
 
 from justenough.errors import InputError
 from justenough.stats.simplex import (
-    Moments,
     SimplexModel,
+    Summary,
     checked_covariance,
     contrasts,
     correlation,
-    moments,
+    summary,
 )
 from justenough.stats.simplex_posterior import exact, predictive
 
@@ -28,12 +28,12 @@ def model(
     rng = np.random.default_rng(seed)
     x = rng.random((n, len(weights))) + 0.3 * rng.random((n, 1))
     y = 3.0 + 2.0 * x @ weights + noise * rng.standard_normal(n)
-    return SimplexModel(moments(x, y), np.full(len(weights), alpha))
+    return SimplexModel(summary(x, y), np.full(len(weights), alpha))
 
 
 def collapsed(m: SimplexModel, w: Array) -> Array:
     """Log marginal likelihood of weights, q integrated out by hand, up to a constant."""
-    r, c, n = m.correlation(w), m.shrinkage, m.moments.n
+    r, c, n = m.correlation(w), m.shrinkage, m.summary.n
     left = 1.0 - c * r * r
     tail = stdtr(n - 1, r * np.sqrt(c * (n - 1) / left))
     out: Array = -0.5 * (n - 1) * np.log(left) + np.log(tail)
@@ -112,9 +112,9 @@ def test_location_and_scale_of_the_rows_do_not_matter() -> None:
     rng = np.random.default_rng(0)
     x = rng.random((200, 3))
     y = x @ [0.5, 0.3, 0.2] + 0.2 * rng.standard_normal(200)
-    one = exact(SimplexModel(moments(x, y), np.ones(3)), rng=np.random.default_rng(1))
+    one = exact(SimplexModel(summary(x, y), np.ones(3)), rng=np.random.default_rng(1))
     two = exact(
-        SimplexModel(moments(x + 7, 1e4 * y - 3), np.ones(3)), rng=np.random.default_rng(1)
+        SimplexModel(summary(x + 7, 1e4 * y - 3), np.ones(3)), rng=np.random.default_rng(1)
     )
     np.testing.assert_allclose(one.mean, two.mean, rtol=1e-9)
 
@@ -127,7 +127,7 @@ def test_a_million_rows_and_a_perfect_fit() -> None:
         whole[:2, :2] = c[:2, :2]
         whole[:2, 2] = whole[2, :2] = c[:2, :2] @ w
         whole[2, 2] = w @ c[:2, :2] @ w + noise
-        m = SimplexModel(Moments(10**6, np.zeros(3), whole), np.ones(2))
+        m = SimplexModel(Summary(10**6, np.zeros(3), whole), np.ones(2))
         found = exact(m, rng=np.random.default_rng(0))
         assert np.abs(found.mean - w).max() < 0.01
         assert found.sd.max() < 0.01
@@ -137,7 +137,7 @@ def test_predictive_has_the_noise_and_the_mean_of_the_rows() -> None:
     rng = np.random.default_rng(0)
     x = rng.random((40_000, 3))
     y = 5.0 + 3.0 * x @ [0.5, 0.3, 0.2] + 0.5 * rng.standard_normal(40_000)
-    m = SimplexModel(moments(x, y), np.ones(3))
+    m = SimplexModel(summary(x, y), np.ones(3))
     new = np.array([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0]])
     drawn = predictive(m, exact(m, rng=rng), new, rng=rng)
     assert drawn.shape == (20_000, 2)
@@ -149,7 +149,7 @@ def test_correlation_is_numpys() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.random((50, 3)), rng.random(50)
     w = rng.dirichlet(np.ones(3), 5)
-    found = correlation(moments(x, y).covariance, w)
+    found = correlation(summary(x, y).covariance, w)
     expected = [np.corrcoef(x @ v, y)[0, 1] for v in w]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -162,21 +162,21 @@ def test_what_cannot_be_used_is_refused() -> None:
     twice[:, 1] = 2 * twice[:, 2]
     hole[3, 2] = np.nan
     with pytest.raises(InputError, match="signal 1 has variance 0; it must vary"):
-        moments(constant, y)
+        summary(constant, y)
     with pytest.raises(InputError, match="y has variance 0; it must vary"):
-        moments(x, np.zeros(50))
+        summary(x, np.zeros(50))
     with pytest.raises(InputError, match="signals depend on each other linearly"):
-        moments(twice, y)
+        summary(twice, y)
     with pytest.raises(InputError, match="x is nan in row 3, column 2"):
-        moments(hole, y)
+        summary(hole, y)
     with pytest.raises(InputError, match="lengths differ: x 50, y 49"):
-        moments(x, y[:-1])
+        summary(x, y[:-1])
     with pytest.raises(InputError, match="6 rows for 4 signals; at least 7 are needed"):
-        moments(x[:6], y[:6])
+        summary(x[:6], y[:6])
     with pytest.raises(InputError, match=r"x has shape \(50,\); it must be \(n, k\)"):
-        moments(y, y)
+        summary(y, y)
     with pytest.raises(InputError, match="x holds values that are not numbers"):
-        moments([["a", "b"]], [1.0])
+        summary([["a", "b"]], [1.0])
     with pytest.raises(InputError, match=r"covariance has shape \(2, 2\)"):
         checked_covariance(np.eye(2))
     with pytest.raises(InputError, match="covariance is not symmetric"):
@@ -184,11 +184,11 @@ def test_what_cannot_be_used_is_refused() -> None:
     with pytest.raises(InputError, match="negative eigenvalue"):
         checked_covariance(np.eye(3) + np.fliplr(np.diag([2.0, 0.0, 2.0])))
     with pytest.raises(InputError, match=r"mean has shape \(2,\); it must hold 3 finite numbers"):
-        Moments(50, np.zeros(2), np.eye(3))
+        Summary(50, np.zeros(2), np.eye(3))
 
 
 def test_a_model_that_makes_no_sense_is_refused() -> None:
-    m = Moments(50, np.zeros(3), np.eye(3) + 0.1)
+    m = Summary(50, np.zeros(3), np.eye(3) + 0.1)
     with pytest.raises(InputError, match=r"alpha is \[1.0\]; it must be 2 numbers above 0"):
         SimplexModel(m, np.ones(1))
     with pytest.raises(InputError, match="it must be 2 numbers above 0"):
@@ -208,6 +208,6 @@ def test_proposals_that_are_worth_too_little_are_refused() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((60, 4)) + rng.standard_normal((60, 1))
     y = x.mean(axis=1) + 0.5 * rng.standard_normal(60)
-    m = SimplexModel(moments(x, y), np.full(4, 0.05))
+    m = SimplexModel(summary(x, y), np.full(4, 0.05))
     with pytest.raises(InputError, match=r"10000 proposals are worth \d+ draws .*use nuts"):
         exact(m, 10_000, rng=rng)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from justenough.errors import InputError
 from justenough.stats.posterior import Posterior, discrepancy
-from justenough.stats.simplex import Moments, SimplexModel, mode, moments
+from justenough.stats.simplex import SimplexModel, Summary, mode, summary
 from justenough.stats.simplex_posterior import exact
 from justenough.stats.variational import laplace, pathfinder, variational
 
@@ -17,7 +17,7 @@ def model(n: int, weights: list[float]) -> SimplexModel:
     rng = np.random.default_rng(0)
     x = rng.random((n, len(weights)))
     y = x @ weights + 0.1 * rng.standard_normal(n)
-    return SimplexModel(moments(x, y), np.full(len(weights), 2.0))
+    return SimplexModel(summary(x, y), np.full(len(weights), 2.0))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_answer(few: Pair) -> None:
 
 
 def test_refusals() -> None:
-    m = SimplexModel(Moments(50, np.zeros(3), np.eye(3) + 0.1), np.ones(2))
+    m = SimplexModel(Summary(50, np.zeros(3), np.eye(3) + 0.1), np.ones(2))
     rng = np.random.default_rng(0)
     with pytest.raises(InputError, match="999 draws; at least 1000 are needed"):
         laplace(m, 999, rng=rng)

@@ -7,7 +7,7 @@ import numpy as np
 
 from justenough.stats.nuts import nuts
 from justenough.stats.posterior import Posterior, discrepancy
-from justenough.stats.simplex import Moments, SimplexModel
+from justenough.stats.simplex import SimplexModel, Summary
 from justenough.stats.simplex_posterior import exact
 from justenough.stats.variational import laplace, pathfinder, variational
 from justenough.stats.weights import exact_weights
@@ -30,7 +30,7 @@ def posterior(work: Work) -> Said:
     return {
         "rows": work.source.conversations,
         "design_effect": effect,
-        "effective_rows": model.moments.n,
+        "effective_rows": model.summary.n,
         "methods": said,
         "interval_alpha": 0.05,
     }
@@ -71,7 +71,7 @@ def modelled(work: Work) -> tuple[SimplexModel, float]:
     independent = (1 - best.correlation**2) / np.sqrt(m.rows - 1)
     effect = float((m.standard_errors(best.weights)[0] / independent) ** 2)
     effective = max(int(m.rows / max(effect, 1.0)), 30)
-    return SimplexModel(Moments(effective, m.mean, m.covariance), ALPHA), effect
+    return SimplexModel(Summary(effective, m.mean, m.covariance), ALPHA), effect
 
 
 def _timed(way: Callable[[], Posterior]) -> tuple[Posterior, float]:

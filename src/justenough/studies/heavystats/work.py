@@ -95,8 +95,7 @@ def units(work: Work) -> UnitTotals:
     world = work.source
     few = min(UNITS, world.conversations)
     rows = np.concatenate([world.block(b) for b in range(-(-few // BLOCK))])[:few]
-    index = np.repeat(np.arange(few), world.turns)
-    return unit_totals(rows.reshape(-1, rows.shape[-1]), index)
+    return unit_totals(rows)
 
 
 def one_turn_each(source: World | Table, first: int, last: int, rng: np.random.Generator) -> Array:

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.heavystats` needs benchmarks/requirements.txt. The document's loops
 are run in part and scaled linearly, which the page says; ours at full size, the peers as each row
-says. First comes the whole study, with every result beside its exact answer. Writes
+says. Then comes the whole study, with every result beside its exact answer. Writes
 benchmarks/heavystats.json and the page docs/statistics-benchmarks.md.
 """
 
@@ -133,6 +133,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--note", default="", help="what else ran meanwhile; the page says it")
     parser.add_argument("--page", type=Path, default=heavystats_table.PAGE)
     args = parser.parse_args()
     load = os.getloadavg()[0]
@@ -146,11 +147,12 @@ def main() -> None:
             "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),
             "load_before": load,
+            "note": args.note,
         },
         "versions": {name: version(name) for name in PACKAGES},
         "passes": args.passes,
-        "study": study(),
         "loops": loops(args.passes),
+        "study": study(),
         **ours_and_peers(args.passes),
     }
     RESULTS.write_text(json.dumps(written, indent=1) + "\n", "utf8")

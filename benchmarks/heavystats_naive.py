@@ -146,7 +146,7 @@ def variational(x: Array, y: Array) -> Part:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     return Part(f"{steps} steps", "10,000", 10_000 / steps, loop)
 

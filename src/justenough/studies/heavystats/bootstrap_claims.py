@@ -57,7 +57,7 @@ def bootstrap_weights() -> Measured:
     """Bootstrap intervals of the best weights of decay and surprise, 30 to 10,000 conversations.
 
     10,000 resamples of conversations, the best weights of each, percentiles, mean over 5 samples;
-    half-widths stand beside the quoted 0.02 and 0.03. Coverage: 300 samples of 150 conversations,
+    half-widths stand beside the quoted 0.02 and 0.03. Coverage: 200 samples of 150 conversations,
     1,000 resamples each. The value is decay's mean and interval at 150.
 
     Rule: as quoted is a half-width within a quarter of 0.02 for decay and of 0.03 for surprise.
@@ -71,17 +71,17 @@ def bootstrap_weights() -> Measured:
     halves = {n: (f[1] - f[0]) / 2 for n, f in found.items()}
     want = (QUOTED[:, 1] - QUOTED[:, 0]) / 2
     kept = [n for n in sizes if (np.abs(halves[n] / want - 1) <= 0.25).all()]
-    right = sum(_covers(_interval(sample_of(150, s), 1_000, s)) for s in range(300))
+    right = sum(_covers(_interval(sample_of(150, s), 1_000, s)) for s in range(200))
     verdict = "reproduced" if len(kept) == len(sizes) else "refuted"
     if kept and len(kept) < len(sizes):
         verdict = f"holds only when there are about {' to '.join(map(str, kept))} conversations"
     low, high, mean = (float(v) for v in found[150][:, 0])
-    covered = [f"{100 * e:.1f}" for e in share_interval(right, 300)]
+    covered = [f"{100 * e:.1f}" for e in share_interval(right, 200)]
     return Measured(
         mean, "", low, high, verdict,
         "half-widths of decay and surprise: "
         + "; ".join(f"{h[0]:.3g} and {h[1]:.3g} at {n:,}" for n, h in halves.items())
-        + f"; at 150 decay's interval holds 0.10 in {right / 3:.1f} % of 300 samples "
+        + f"; at 150 decay's interval holds 0.10 in {right / 2:.1f} % of 200 samples "
         f"({' to '.join(covered)} %).",
     )  # fmt: skip
 
@@ -93,7 +93,7 @@ def _covers(ends: Array) -> bool:
 def bootstrap_widths() -> Measured:
     """Bootstrap standard error over true spread of a correlation, 100 to 1,000 conversations.
 
-    400 samples at each size, 1,000 resamples of each, by conversations and, as the document's
+    200 samples at each size, 1,000 resamples of each, by conversations and, as the document's
     code draws them, by single turns. True spread: standard deviation over the samples.
 
     Rule: a width says how stable the estimate is if its ratio to the true spread is within 10 %
@@ -103,7 +103,7 @@ def bootstrap_widths() -> Measured:
     for n in (100, 300, 1_000):
         errors: dict[str, list[float]] = {name: [] for name in ratios}
         estimates = []
-        for s in range(400):
+        for s in range(200):
             rows = rows_of(n, 1_000 + s)
             flat = rows.reshape(-1, 5)
             by = {

@@ -32,13 +32,13 @@ def _p(x: Array, y: Array, rng: np.random.Generator, permutations: int = FEW) ->
 def permutation_confidence() -> Measured:
     """Share of real effects among results with p from 0.04 to 0.05, where 1 - p is about 0.955.
 
-    5,000 tests of 50 rows each without an effect and 5,000 with a correlation of 0.3, 999
+    3,000 tests of 50 rows each without an effect and 3,000 with a correlation of 0.3, 999
     permutations; mixed so that 10, 50 or 90 % of effects are real. The value is for 10 %.
 
     Rule: reproduced if the share is within 0.02 of 1 - p in all mixtures, refuted if in none,
     else only in those.
     """
-    runs, rng = 5_000, np.random.default_rng(0)
+    runs, rng = 3_000, np.random.default_rng(0)
     inside = []
     for rho in (0.0, 0.3):
         p = np.array([_p(*_pairs(50, rho, rng), rng) for _ in range(runs)])
@@ -152,7 +152,7 @@ SHAPES: dict[str, Callable[[np.random.Generator], tuple[Array, Array]]] = {
 
 
 def permutation_free() -> Measured:
-    """Rejections at 5 % where there is no correlation, over 2,000 samples of 100 rows each.
+    """Rejections at 5 % where there is no correlation, over 1,000 samples of 100 rows each.
 
     Independent skewed and heavy-tailed rows; turns of a conversation that are alike; rows that are
     uncorrelated and yet not independent. 999 permutations. The value is for turns that are alike.
@@ -161,7 +161,7 @@ def permutation_free() -> Measured:
     Reproduced if all keep it, refuted if none, else only if those do whose rows are exchangeable,
     the first two.
     """
-    runs, rng = 2_000, np.random.default_rng(0)
+    runs, rng = 1_000, np.random.default_rng(0)
     rates = {}
     for name, draw in SHAPES.items():
         rates[name] = sum(_p(*draw(rng), rng) <= LEVEL for _ in range(runs))

@@ -91,7 +91,7 @@ def _held(candidate: Posterior, reference: Posterior) -> float:
 def variational_good_enough() -> Measured:
     """Largest error of an sd by independent normals and by full rank, 50 to 50,000 rows.
 
-    Against 1,000,000 weighted proposals of the exact posterior; 5 data sets at each size. The
+    Against 400,000 weighted proposals of the exact posterior; 3 data sets at each size. The
     guide of the document is the first of the two.
 
     Rule: good enough is, for every weight and data set, a mean within 0.1 sd, an sd within 10 %
@@ -103,9 +103,9 @@ def variational_good_enough() -> Measured:
     for name, full in ways.items():
         for n in sizes:
             off = []
-            for s in range(5):
+            for s in range(3):
                 m = model(n, seed=s)
-                truth = exact(m, 1_000_000, rng=np.random.default_rng(s))
+                truth = exact(m, 400_000, rng=np.random.default_rng(s))
                 found = variational(m, full_rank=full, rng=np.random.default_rng(s))
                 d = discrepancy(found, truth)
                 off.append((d.mean, d.sd, abs(_held(found, truth) - 0.95)))

@@ -28,5 +28,7 @@ def test_a_goal_that_was_missed_is_said() -> None:
 def test_what_was_scaled_says_so() -> None:
     loop = RESULTS["loops"]["montecarlo"]
     assert loop["scaled_by"] > 1
-    rows = [r for r in table.page(RESULTS).splitlines() if "configuration, each conversation |" in r]
+    rows = [
+        r for r in table.page(RESULTS).splitlines() if "configuration, each conversation |" in r
+    ]
     assert [f"{loop['scaled_by']:,.0f} times" in r for r in rows] == [True]

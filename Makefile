@@ -8,7 +8,7 @@ GIVEN = $(if $(XRAY),--xray $(XRAY)) $(if $(SKIN),--skin $(SKIN)) \
   $(if $(SKIN_WEIGHTS),--skin-weights $(SKIN_WEIGHTS)) \
   $(if $(AIMET_PYTHON),--aimet-python $(AIMET_PYTHON)) $(if $(INC_PYTHON),--inc-python $(INC_PYTHON))
 
-.PHONY: setup demo test check bench bench-compress train clean
+.PHONY: setup demo test check bench bench-compress bench-stats train clean
 
 setup: .venv/.ready
 
@@ -39,6 +39,11 @@ bench: setup
 bench-compress: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
 	$(PY) -m benchmarks.compress --page docs/benchmarks.md $(GIVEN)
+
+bench-stats: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[stats,torch]" \
+	  -r benchmarks/requirements.txt
+	$(PY) -m benchmarks.heavystats
 
 train: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch]"

@@ -67,10 +67,10 @@ def one_sampler(name: str, n: int, draws: int) -> None:
     print(json.dumps(_row(found, reference, wall, cpu, again)))
 
 
-def samplers(draws: int, passes: int) -> dict[str, Any]:
+def samplers(draws: int, passes: int, sizes: tuple[int, ...] = (50, 50_000)) -> dict[str, Any]:
     """NUTS by three libraries, 4 chains, warm-up 1000, compilation and import included."""
     out: dict[str, Any] = {}
-    for n in (50, 50_000):
+    for n in sizes:
         runs: dict[str, list[dict[str, Any]]] = {}
         for _ in range(passes):
             for name in ("blackjax", "numpyro", "nutpie"):

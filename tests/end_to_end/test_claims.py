@@ -9,14 +9,31 @@ from pathlib import Path
 import pytest
 from small_world import ROOT, Cli, Ran, process, refused
 
+from justenough.cli import show
+from justenough.cli.claims import STUDIES
+from justenough.ledger import read_ledger
 
-def test_the_table_ends_with_counts(cli: Cli) -> None:
+
+@pytest.mark.parametrize("width", [40, 80, 100, 120])
+def test_the_list_fits_the_terminal_and_ends_with_counts(
+    width: int, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(show.console, "width", width)
     got = cli("claims", "--document", "002")
     assert got.code == 0 and got.err == ""
-    lines = got.out.splitlines()
-    assert lines[0].split() == ["claim", "claimed", "measured", "verdict"]
-    assert lines[-1].startswith("12 claims: ")
+    *lines, last = got.out.splitlines()
+    assert (lines[0].split() == ["claim", "claimed", "measured", "verdict"]) == (width >= 100)
+    assert max(map(len, lines)) <= width
+    assert last.startswith("12 claims: ")
     assert "000-" not in got.out
+
+
+@pytest.mark.parametrize("width", [50, 80, 100, 120])
+def test_no_word_is_broken(width: int, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show.console, "width", width)
+    shown = set(cli("claims").out.split())
+    for c in read_ledger(STUDIES):
+        assert {c.id, *c.claimed.split(), *c.measured.split(), *c.verdict.split()} <= shown
 
 
 def test_filters_go_together(cli: Cli) -> None:

@@ -1,5 +1,6 @@
 """`justenough claims`: what was claimed, what was measured, and whether it still is so."""
 
+import textwrap
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -48,15 +49,44 @@ def table(
     claims = only(claims, "document", document)
     claims = only(claims, "study", study)
     claims = only(claims, "kind", verdict)
-    rows = Table(box=None, pad_edge=False, header_style="bold")
-    rows.add_column("claim", no_wrap=True)
-    for column in ("claimed", "measured", "verdict"):
-        rows.add_column(column, overflow="fold")
-    for c in claims:
-        rows.add_row(c.id, c.claimed, f"{c.measured} {interval_text(c.low, c.high)}", c.verdict)
-    show.console.print(rows)
+    if show.console.width < show.WIDE:
+        for c in claims:
+            paragraph(c)
+    else:
+        show.console.print(side_by_side(claims))
     parts = [f"{n} {v}" for v, n in counts(claims).items() if n]
     show.console.print(f"{len(claims)} claims: {', '.join(parts)}")
+
+
+def side_by_side(claims: tuple[Claim, ...]) -> Table:
+    """Claims as a table, whose words are never broken."""
+    rows = Table(box=None, pad_edge=False, header_style="bold")
+    rows.add_column("claim", no_wrap=True)
+    cells = [(c.claimed, _measured(c), c.verdict) for c in claims]
+    for name, column in zip(
+        ("claimed", "measured", "verdict"), zip(*cells, strict=True), strict=True
+    ):
+        words = [w for cell in column for w in cell.split()]
+        rows.add_column(name, min_width=max(len(w) for w in [name, *words]))
+    for c, row in zip(claims, cells, strict=True):
+        rows.add_row(c.id, *row)
+    return rows
+
+
+def paragraph(claim: Claim) -> None:
+    """Print a claim where there is no room for a table: id and verdict, then what they are."""
+    width, indent = show.console.width, " " * 12
+    texts = [f"{claim.id}  {claim.verdict}", f"  claimed   {claim.claimed}"]
+    if claim.measured:
+        texts.append(f"  measured  {_measured(claim)}")
+    for text in texts:
+        show.console.print(
+            textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False)
+        )
+
+
+def _measured(claim: Claim) -> str:
+    return f"{claim.measured} {interval_text(claim.low, claim.high)}".strip()
 
 
 def only(claims: tuple[Claim, ...], key: str, value: str) -> tuple[Claim, ...]:

@@ -4,7 +4,9 @@ Everything here works on the covariance of (X, y), so that the number of rows co
 searches are here to be measured against the exact answer, which takes less time than any.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -141,16 +143,51 @@ def genetic_weights(
     True
     """
     c = checked_covariance(covariance)
+    return evolved(
+        partial(correlation, c), len(c) - 1,
+        rng=rng, population=population, generations=generations, mutation=mutation,
+    )  # fmt: skip
+
+
+def evolved(
+    fitness_of: Callable[[_Array], _Array],
+    k: int,
+    *,
+    rng: np.random.Generator,
+    population: int = 1000,
+    generations: int = 500,
+    mutation: float = 0.1,
+) -> Found:
+    """Return the weights that the algorithm of `genetic_weights` finds for any fitness.
+
+    Args:
+        fitness_of: Fitness, shape (m,), of weights of shape (m, k); more is better.
+        k: Number of weights.
+        rng: Source of randomness.
+        population: Even and at least 4.
+        generations: At least 1.
+        mutation: In [0, 1].
+
+    Returns:
+        With the fitness in place of the correlation.
+
+    Raises:
+        InputError: If an argument is outside what is said here.
+
+    >>> found = evolved(lambda w: -np.abs(w[:, 0] - 0.7), 2, rng=np.random.default_rng(0))
+    >>> found.weights.round(3).tolist()
+    [0.7, 0.3]
+    """
     if population < 4 or population % 2:
         raise InputError(f"population is {population}; it must be even and at least 4")
     if generations < 1:
         raise InputError(f"generations is {generations}; it must be at least 1")
     if not 0.0 <= mutation <= 1.0:
         raise InputError(f"mutation is {mutation}; it must lie in [0, 1]")
-    half, k = population // 2, len(c) - 1
+    half = population // 2
     living = rng.random((population, k))
     living /= living.sum(axis=1, keepdims=True)
-    fitness = correlation(c, living)
+    fitness = fitness_of(living)
     best = np.empty(generations)
     for g in range(generations):
         rivals = rng.integers(0, population, (half, 3))
@@ -162,7 +199,7 @@ def genetic_weights(
         children /= children.sum(axis=1, keepdims=True)
         elite = np.argpartition(fitness, half)[half:]
         living = np.concatenate([living[elite], children])
-        fitness = np.concatenate([fitness[elite], correlation(c, children)])
+        fitness = np.concatenate([fitness[elite], fitness_of(children)])
         best[g] = fitness.max()
     at = int(fitness.argmax())
     return Found(living[at], float(fitness[at]), best, population + half * generations)

@@ -7,8 +7,95 @@ What the document's own code takes on such a card was not run.
 
 from justenough.ledger import Measured
 from justenough.studies.heavystats.analyses import ANALYSES
+from justenough.studies.heavystats.bootstrap_claims import (
+    bootstrap_million,
+    bootstrap_weights,
+    bootstrap_widths,
+)
 from justenough.studies.heavystats.cost import CONVERSATIONS, cost
+from justenough.studies.heavystats.montecarlo_claims import (
+    best_of_the_grid,
+    effect_size,
+    interval_width,
+    power_of_a_million,
+    worth_of_a_million,
+)
+from justenough.studies.heavystats.network_claims import (
+    linear_near_optimal,
+    network_interactions,
+    shallow_helps,
+)
+from justenough.studies.heavystats.permutation_claims import (
+    permutation_confidence,
+    permutation_effect,
+    permutation_free,
+    permutation_p,
+)
+from justenough.studies.heavystats.posterior_claims import (
+    decay_weight,
+    variational_faster,
+    variational_good_enough,
+    variational_scalable,
+)
+from justenough.studies.heavystats.search_claims import (
+    cards_fit,
+    evolution_and_grid,
+    landscapes,
+    laptop_grid,
+    one_card,
+    tucker_more_flexible,
+    written_gb,
+)
 from justenough.studies.heavystats.world import World
+
+__all__ = [
+    "architectures_hours",
+    "architectures_memory",
+    "best_of_the_grid",
+    "bootstrap_memory",
+    "bootstrap_million",
+    "bootstrap_minutes",
+    "bootstrap_weights",
+    "bootstrap_widths",
+    "cards_fit",
+    "decay_weight",
+    "effect_size",
+    "evolution_and_grid",
+    "factors_hours",
+    "factors_memory",
+    "full_stack_hours",
+    "host_memory",
+    "interval_width",
+    "landscapes",
+    "laptop_grid",
+    "linear_near_optimal",
+    "montecarlo_hours",
+    "montecarlo_memory",
+    "network_interactions",
+    "one_card",
+    "permutation_confidence",
+    "permutation_effect",
+    "permutation_free",
+    "permutation_memory",
+    "permutation_minutes",
+    "permutation_p",
+    "posterior_hours",
+    "posterior_memory",
+    "power_of_a_million",
+    "quick_hour",
+    "search_hour",
+    "search_memory",
+    "search_ten_minutes",
+    "shallow_helps",
+    "storage",
+    "tucker_more_flexible",
+    "variational_faster",
+    "variational_good_enough",
+    "variational_memory",
+    "variational_minutes",
+    "variational_scalable",
+    "worth_of_a_million",
+]
 
 HOUR, MINUTE, GB = 3600.0, 60.0, 1e9
 QUICK = ("bootstrap", "permutation", "search")
@@ -46,7 +133,7 @@ def montecarlo_memory() -> Measured:
 
     Exact: float32 of shape (1,000,000, 50, 768) and (169, 1,000,000). Reproduced within 10 %.
     """
-    gb = 4 * (CONVERSATIONS * 50 * 768 + 169 * CONVERSATIONS) / GB
+    gb = written_gb()
     here = cost("montecarlo").peak_bytes / GB
     verdict = "reproduced" if abs(gb / 20 - 1) <= 0.1 else "refuted"
     said = f"as written the tensors are {gb:.4g} GB; streamed, the process held {here:.3g} GB"

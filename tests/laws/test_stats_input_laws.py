@@ -178,6 +178,8 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (weights.best_of, {"covariance": COVARIANCE, "candidates": np.eye(3)}),
     (weights.genetic_weights, {"covariance": COVARIANCE, "generations": 2, "population": 8,
                                **RANDOM}),
+    (weights.evolved, {"fitness_of": lambda w: -w[:, 0], "k": 3, "generations": 2,
+                       "population": 8, **RANDOM}),
     (weights.cma_weights, {"covariance": COVARIANCE, "evaluations": 100, **RANDOM}),
 ]  # fmt: skip
 # Plumbing below the doors: they take what a door has checked already.

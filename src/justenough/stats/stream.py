@@ -29,6 +29,7 @@ def stream_moments(
     Raises:
         InputError: For no block at all, or one that `moments` would not take.
 
+    >>> import numpy as np
     >>> rows = np.random.default_rng(0).standard_normal((6, 50, 3), dtype=np.float32)
     >>> found = stream_moments([rows[:4], rows[4:]])
     >>> found.units, found.rows

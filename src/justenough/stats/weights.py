@@ -162,7 +162,7 @@ def evolved(
 
     Args:
         fitness_of: Fitness, shape (m,), of weights of shape (m, k); more is better.
-        k: Number of weights.
+        k: Number of weights, at least 2.
         rng: Source of randomness.
         population: Even and at least 4.
         generations: At least 1.
@@ -178,6 +178,8 @@ def evolved(
     >>> found.weights.round(3).tolist()
     [0.7, 0.3]
     """
+    if k < 2:
+        raise InputError(f"k is {k}; there must be at least 2 weights")
     if population < 4 or population % 2:
         raise InputError(f"population is {population}; it must be even and at least 4")
     if generations < 1:

@@ -11,7 +11,7 @@ from scipy.stats import beta
 from justenough.ledger import Measured
 from justenough.stats.nuts import nuts
 from justenough.stats.posterior import Posterior, discrepancy
-from justenough.stats.simplex import SimplexModel, moments
+from justenough.stats.simplex import SimplexModel, summary
 from justenough.stats.simplex_posterior import exact
 from justenough.stats.variational import variational
 from justenough.studies.heavystats.work import HOPED
@@ -34,7 +34,7 @@ def _data(n: int, k: int, seed: int) -> tuple[Array, Array]:
 
 def model(n: int, k: int = 4, seed: int = 0) -> SimplexModel:
     """The model of `justenough.stats.simplex` for such data, Dirichlet(2, ..., 2)."""
-    return SimplexModel(moments(*_data(n, k, seed)), np.full(k, 2.0))
+    return SimplexModel(summary(*_data(n, k, seed)), np.full(k, 2.0))
 
 
 def decay(n: int, seed: int, draws: int = 200_000) -> Array:

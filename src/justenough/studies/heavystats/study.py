@@ -71,9 +71,10 @@ def ask(
             bundle that cannot be used.
     """
     if compare is not None:
-        if not option is conversations is seed is None:
+        if any(given is not None for given in (option, conversations, seed)):
             raise InputError(
-                "--compare does what the bundle says; leave --option, --conversations and --seed out"
+                "--compare does what the bundle says; leave --option, --conversations and --seed "
+                "out"
             )
         body = bundle.read_bundle(compare)
         theirs = body["asked"]

@@ -124,8 +124,8 @@ def _of_bootstrap(s: Said) -> str:
     ratio = numbers(s["ratio_by_moments"])
     return (
         f"r = {s['estimate']:.4f}, 95 % interval [{low:.4f}, {high:.4f}] (BCa); without "
-        f"resampling in {words.seconds(s['moments_seconds']['seconds'])}: standard errors {ratio[0]:.3f} to "
-        f"{ratio[2]:.3f} of the resampled"
+        f"resampling in {words.seconds(s['moments_seconds']['seconds'])}: standard errors "
+        f"{ratio[0]:.3f} to {ratio[2]:.3f} of the resampled"
     )
 
 
@@ -259,7 +259,7 @@ def _montecarlo(m: Said) -> Said:
         ("against equal weights", f"Cohen's q = {told['cohen_q_against_equal']:.3f}: the "
                                   "difference of Fisher's z of the two correlations"),
         ("shown to be worse than the best", f"{told['worse']} of {told['others']}; each "
-                                            "difference tested, all corrected together (Holm, 5 %)"),
+                                            "difference tested, corrected together (Holm, 5 %)"),
         *((f"needed for a power of {words.given(n['power'])}",
            f"{words.count(n['nearest'])} conversations to show that the nearest is worse, "
            f"{words.count(n['median'])} for half of the others (one test at 5 %, if the "

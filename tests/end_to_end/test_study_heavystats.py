@@ -1,6 +1,7 @@
 """The study of heavy statistics, as its users call it."""
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,30 @@ def test_a_run_leaves_results_bundle_and_report(quick: Path) -> None:
         assert f"<h2>{title}" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     assert "it says nothing of how people" in page
+    for said in (
+        "needed for a power of",
+        "error against the truth",
+        "Put in: decay 0.100",
+        "exact answer",
+        "Evolution of the genetic search",
+    ):
+        assert said in page
+    links = re.findall(r'href="#(\w+)"', page)
+    assert len(links) == 4 and all(f'<section id="{a}">' in page for a in links)
+
+
+def test_a_hostile_name_of_a_table_is_text(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    columns = {n: rng.random(200) for n in ("decay", "surprise", "relevance", "habituation")}
+    path = tmp_path / "<img src=x onerror=alert(1)>.npz"
+    np.savez(
+        path, allow_pickle=False, importance=rng.random(200),
+        conversation=np.repeat(np.arange(40), 5), **columns,
+    )  # fmt: skip
+    got = process(*STUDY, "--option", "A", "--cases", path, "-o", tmp_path / "out")
+    assert got.code == 0, got.err
+    page = (tmp_path / "out" / "report.html").read_text("utf8")
+    assert "<img" not in page and "&lt;img src=x onerror=alert(1)&gt;.npz" in page
 
 
 def test_every_result_is_near_the_exact_answer(quick: Path) -> None:
@@ -167,6 +192,7 @@ def test_what_cannot_be_asked_is_refused(cli: Cli, tmp_path: Path) -> None:
     refused(cli(*STUDY, "--cases", table, "--conversations", "1e4", *out), "not both")
     refused(cli(*STUDY, "--compare", bundle, *out), "bundle.json")
     refused(cli(*STUDY, "--compare", bundle, "--seed", "1", *out), "leave")
+    refused(cli(*STUDY, "--compare", bundle, "--option", "D", *out), "leave")
     assert not (tmp_path / "out" / "results.json").exists()
 
 

@@ -19,11 +19,11 @@ def heavystats(
         "heavystats-out"
     ),
     option: Annotated[
-        Literal["A", "B", "C", "D"],
+        Literal["A", "B", "C", "D"] | None,
         typer.Option(
-            help="A: Monte Carlo. B: posteriors. C: all eight analyses. D: the quick ones."
+            help="A: Monte Carlo. B: posteriors. C: all eight analyses. D: the quick ones. [C]"
         ),
-    ] = "C",
+    ] = None,
     conversations: Annotated[
         float | None, typer.Option(help="How many to make up, such as 1e6. [1e6]")
     ] = None,

@@ -108,6 +108,35 @@ def _texts(c: dict[str, Any]) -> None:
     c["importance"] = np.array(["high"] * len(c["decay"]))
 
 
+def _numbers_as_text(c: dict[str, Any]) -> None:
+    c["importance"] = c["importance"].astype(str)
+
+
+def _huge(c: dict[str, Any]) -> None:
+    c["decay"] *= 1e200
+
+
+def _far_away(c: dict[str, Any]) -> None:
+    c["decay"] = 1e9 + 1e-3 * c["decay"]
+
+
+def _same_signals(c: dict[str, Any]) -> None:
+    c["decay"] = 2 * c["surprise"]
+
+
+def _no_noise(c: dict[str, Any]) -> None:
+    c["importance"] = -sum(c[name] for name in COLUMNS[:4])
+
+
+def _nameless(c: dict[str, Any]) -> None:
+    c["conversation"] = c["conversation"].astype(str)
+    c["conversation"][7] = ""
+
+
+def _one(c: dict[str, Any]) -> None:
+    c["conversation"][:] = 3
+
+
 def _each_its_own(c: dict[str, Any]) -> None:
     c["conversation"] = np.arange(len(c["decay"]))
 
@@ -131,6 +160,13 @@ def _short(c: dict[str, Any]) -> None:
         (_not_finite, "'surprise' of t.npz is nan in row 3"),
         (_no_column, "has no column relevance"),
         (_texts, "'importance' of t.npz holds values that are no numbers"),
+        (_numbers_as_text, "'importance' of t.npz holds values that are no numbers"),
+        (_huge, "'decay' of t.npz reaches"),
+        (_far_away, "spans 0.000"),
+        (_same_signals, "the signals of t.npz depend on each other"),
+        (_no_noise, "signals and importance of t.npz depend on each other"),
+        (_nameless, "'conversation' of t.npz is empty in row 7"),
+        (_one, "holds 1 conversation; "),
         (_each_its_own, "has one turn"),
         (_few, "holds 29 conversations"),
         (_short_key, "one whole number or text for each row"),
@@ -152,6 +188,22 @@ def test_a_file_that_is_something_else_is_refused(tmp_path: Path, name: str) -> 
         pytest.importorskip("pyarrow")
     with pytest.raises(InputError):
         read_table(tmp_path / name)
+
+
+def test_an_archive_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    whole = _npz(tmp_path / "t.npz", _columns()).read_bytes()
+    for cut in (4, 30, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.npz").write_bytes(whole[:cut])
+        with pytest.raises(InputError, match=r"cut\.npz cannot be read"):
+            read_table(tmp_path / "cut.npz")
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "t.csv"
+    path.write_text(",".join(("decay", *COLUMNS)) + "\n" + "1,2,3,4,5,6,7\n" * 50)
+    with pytest.raises(InputError, match="more than one column 'decay'"):
+        read_table(path)
 
 
 def test_a_pickle_in_an_npz_is_refused(tmp_path: Path) -> None:

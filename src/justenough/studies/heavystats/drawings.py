@@ -1,5 +1,6 @@
 """Figures of the study's report, as SVG."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from justenough.report import svg, words
 
 Said = Mapping[str, Any]
 SIDE = 13
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(x: Any) -> float:
@@ -76,7 +78,14 @@ def convergence(m: Said) -> Markup | None:
         values = [v for v in [*errors, *real] if v > 0]
         y = svg.Scale(min(values) / 2, max(values) * 2, box.bottom, box.top, log=True)
         parts = [
-            svg.axes(box, x, y, words.count, lambda v: f"{v:.0e}", ("conversations", "error of r"))
+            svg.axes(
+                box,
+                x,
+                y,
+                words.count,
+                lambda v: words.significant(v, 1),
+                ("conversations", "error of the correlation r"),
+            )
         ]
         line = " ".join(
             f"{x(row['conversations']):.1f},{y(e):.1f}"
@@ -133,7 +142,7 @@ def intervals(
 
 def _without_levels(box: svg.Box, x: svg.Scale, title: str) -> Markup:
     out = []
-    for v in x.ticks(max(int((box.right - box.left) // 90), 2)):
+    for v in x.ticks(max(int((box.right - box.left) // 62), 5)):
         out.append(svg.line(x(v), box.top, x(v), box.bottom, "grid"))
         out.append(svg.text(x(v), box.bottom + 16, f"{v:.6g}", "tick", "middle"))
     out.append(svg.text(box.right, box.bottom + 35, title, "title", "end"))
@@ -165,8 +174,17 @@ def null(p: Said) -> Markup:
     return svg.both(draw)
 
 
+def power_of_ten(v: float) -> str:
+    """A number beside a logarithmic axis of many decades.
+
+    >>> power_of_ten(1e-13)
+    '10⁻¹³'
+    """
+    return "10" + str(math.floor(math.log10(v) + 0.5)).translate(RAISED)
+
+
 def gaps(trajectories: Mapping[str, Sequence[Any]]) -> Markup | None:
-    """How far the best of each generation falls short of the exact optimum."""
+    """How far the best so far falls short of the exact optimum, as each search goes on."""
     found = {k: [max(number(v), 1e-16) for v in vs] for k, vs in trajectories.items() if vs}
     if not found:
         return None
@@ -175,17 +193,19 @@ def gaps(trajectories: Mapping[str, Sequence[Any]]) -> Markup | None:
 
     def draw(width: int) -> Markup:
         box = svg.Box(66, 40, width - 16, 240)
-        x = svg.Scale(0, max(len(v) for v in found.values()) - 1 or 1, box.left, box.right)
+        x = svg.Scale(0, 1, box.left, box.right)
         y = svg.Scale(low / 2, high * 2, box.bottom, box.top, log=True)
         parts = [
-            svg.axes(box, x, y, lambda v: f"{v:g}", lambda v: f"{v:.0e}",
-                     ("points along the search", "short of the exact optimum"))
+            svg.axes(box, x, y, words.tick, power_of_ten,
+                     ("share of the search's generations", "correlation short of the optimum"))
         ]  # fmt: skip
         for k, (name, v) in enumerate(found.items()):
-            points = " ".join(f"{x(j):.1f},{y(g):.1f}" for j, g in enumerate(v))
+            at = [x(j / max(len(v) - 1, 1)) for j in range(len(v))]
+            points = " ".join(f"{a:.1f},{y(g):.1f}" for a, g in zip(at, v, strict=True))
             parts.append(svg.element("polyline", points=points, class_=f"trace rt-{k}"))
-            side = min(len(v) - 1, int(0.75 * len(v)))
-            parts.append(svg.text(x(side), y(v[side]) - 8, name, "haloed value", "middle"))
-        return svg.picture(width, 282, "gap to the exact optimum by generation", *parts)
+            half = (max(v) * v[-1]) ** 0.5  # on its way down, where curves lie apart
+            side = next(j for j, g in enumerate(v) if g <= half)
+            parts.append(svg.text(at[side] + 6, y(v[side]) - 6, name, "haloed value"))
+        return svg.picture(width, 282, "gap to the exact optimum along each search", *parts)
 
     return svg.both(draw)

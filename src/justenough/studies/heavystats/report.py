@@ -1,15 +1,18 @@
 """The study's report: one HTML file, and the few lines of it that a terminal shows."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
+
+from markupsafe import Markup
 
 from justenough.report import words
 from justenough.report.html import fill
 from justenough.report.tables import Table
 from justenough.studies.heavystats import drawings
 from justenough.studies.heavystats.drawings import number, numbers
-from justenough.studies.heavystats.world import SIGNALS
+from justenough.studies.heavystats.world import SIGNALS, WEIGHTS
 
 Said = Mapping[str, Any]
 NAMES = {
@@ -26,6 +29,8 @@ TITLES = {
     "factors": "Tensor decomposition",
     "architectures": "Architecture search",
 }
+ANCHORS = {"variational": "posterior"}
+WIDE = 100
 # What document 003 says that each needs, on a graphics card of its time.
 DOCUMENT = {
     "montecarlo": ("2 to 4 h", "20 GB"),
@@ -43,9 +48,12 @@ def said(body: Said) -> list[str]:
     """What was found, for a terminal."""
     stages = body["stages"]
     out = [_source(body), ""]
-    out += [
-        f"{TITLES[name] + ':':24}{line}" for name, s in stages.items() for line in [_line(name, s)]
-    ]
+    for name, s in stages.items():
+        lead = f"{TITLES[name] + ':':24}"
+        out += textwrap.wrap(
+            _line(name, s), WIDE, initial_indent=lead, subsequent_indent=" " * len(lead),
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
     total = sum(s["seconds"] for s in stages.values())
     out += [
         "",
@@ -74,12 +82,22 @@ def _weights(w: Sequence[Any]) -> str:
     return ", ".join(f"{n} {x:.3f}" for n, x in zip(SIGNALS, numbers(w), strict=True))
 
 
+def _off(e: Any) -> str:
+    """A distance with its own Monte Carlo standard error."""
+    return f"{number(e):.2g} ± {e['mc_se']:.1g}"
+
+
+def _gap(m: Said) -> str:
+    gap = number(m["gap"])
+    return "0" if gap < 1e-15 else f"{gap:.1g}"
+
+
 def _of_montecarlo(s: Said) -> str:
     best, told = s["best"], s["told_apart"]
     return (
-        f"best of 169: {_weights(s['weights'][best])}; r = {s['r'][best]:.4f} +/- "
-        f"{1.96 * s['standard_error'][best]:.1g}; {told['worse']} of {told['others']} others are "
-        "shown to be worse"
+        f"best of 169: {_weights(s['weights'][best])}; correlation r = {s['r'][best]:.4f}, "
+        f"standard error {s['standard_error'][best]:.1g}; {told['worse']} of the {told['others']} "
+        "others are shown to be worse"
     )
 
 
@@ -87,16 +105,16 @@ def _of_posterior(s: Said) -> str:
     exact = s["methods"][0]
     surprise = exact["low"][1], exact["high"][1]
     return (
-        f"surprise {number(exact['mean'][1]):.4f} [{number(surprise[0]):.4f}, "
-        f"{number(surprise[1]):.4f}]; NUTS is {number(s['methods'][1]['error']['mean']):.2g} sd "
-        f"away, R-hat {number(s['methods'][1]['r_hat']):.4f}"
+        f"surprise {number(exact['mean'][1]):.4f}, 95 % interval [{number(surprise[0]):.4f}, "
+        f"{number(surprise[1]):.4f}]; NUTS is off by {_off(s['methods'][1]['error']['mean'])} "
+        f"posterior sd, R-hat {number(s['methods'][1]['r_hat']):.4f}"
     )
 
 
 def _of_variational(s: Said) -> str:
     return "; ".join(
-        f"{NAMES[m['method']]} off by {number(m['error']['mean']):.2g} sd, "
-        f"its sd by {words.share(number(m['error']['sd']))}"
+        f"{NAMES[m['method']]} off by {_off(m['error']['mean'])} posterior sd, its sd by "
+        f"{words.share(number(m['error']['sd']))}"
         for m in s["methods"]
     )
 
@@ -105,9 +123,9 @@ def _of_bootstrap(s: Said) -> str:
     low, high = numbers(s["intervals"]["bca"])
     ratio = numbers(s["ratio_by_moments"])
     return (
-        f"r = {s['estimate']:.4f} [{low:.4f}, {high:.4f}] (BCa); without resampling in "
-        f"{words.seconds(s['moments_seconds']['seconds'])}: standard errors {ratio[0]:.3f} to "
-        f"{ratio[2]:.3f} of the resampled"
+        f"r = {s['estimate']:.4f}, 95 % interval [{low:.4f}, {high:.4f}] (BCa); without "
+        f"resampling in {words.seconds(s['moments_seconds']['seconds'])}: standard errors "
+        f"{ratio[0]:.3f} to {ratio[2]:.3f} of the resampled"
     )
 
 
@@ -122,15 +140,15 @@ def _of_search(s: Said) -> str:
     exact = s["methods"][0]
     return (
         f"optimum {_weights(exact['weights'])} in {words.seconds(exact['seconds'])}; short of it: "
-        + ", ".join(f"{m['method']} {number(m['gap']):.1g}" for m in s["methods"][1:])
+        + ", ".join(f"{m['method']} {_gap(m)}" for m in s["methods"][1:])
     )
 
 
 def _of_factors(s: Said) -> str:
-    cp = s["methods"][2]
+    cp, rank = s["methods"][2], number(s["supported"]["rank"])
     return (
-        f"rank 3 explains {words.share(1 - number(cp['error']) ** 2)}; the data bear "
-        f"{number(s['supported']['rank']):.0f} components"
+        f"three components explain {words.share(1 - number(cp['error']) ** 2)}; core consistency "
+        f"supports {rank:.0f}"
     )
 
 
@@ -165,12 +183,13 @@ def page(body: Said) -> dict[str, Any]:
         "made_up": made_up,
         "headline": _headline(stages),
         "limits": _limits(made_up, stages),
+        "short": _short(stages),
         "times": _times(stages),
         "total": words.seconds(sum(s["seconds"] for s in stages.values())),
         "machine": f"{body['machine']['processor']}, {body['machine']['cores']} cores",
         "montecarlo": _montecarlo(stages["montecarlo"]),
         "posterior": _posterior(stages),
-        "bootstrap": _bootstrap(stages.get("bootstrap")),
+        "bootstrap": _bootstrap(stages),
         "permutation": _permutation(stages.get("permutation")),
         "search": _search(stages.get("search")),
         "factors": _factors(stages.get("factors")),
@@ -214,6 +233,16 @@ def _limits(made_up: bool, stages: Said) -> list[tuple[str, str]]:
     return out
 
 
+def _short(stages: Said) -> Table:
+    """Each analysis in a line, with the way to its section."""
+    rows = [
+        (Markup('<a href="#{}">{}</a>').format(ANCHORS.get(name, name), TITLES[name]),
+         _line(name, s))
+        for name, s in stages.items()
+    ]  # fmt: skip
+    return Table(("analysis", "what was found"), tuple(rows), stack=True)
+
+
 def _times(stages: Said) -> Table:
     rows = [
         (TITLES[name], words.seconds(s["seconds"]), *DOCUMENT[name]) for name, s in stages.items()
@@ -227,17 +256,20 @@ def _montecarlo(m: Said) -> Said:
         ("best of 169", f"{_weights(m['weights'][best])}; r = {m['r'][best]:.5f}, standard error "
                         f"{m['standard_error'][best]:.2g}"),
         ("exact optimum", f"{_weights(m['optimum']['weights'])}; r = {m['optimum']['r']:.5f}"),
-        ("against equal weights", f"Cohen's q = {told['cohen_q_against_equal']:.3f}"),
-        ("shown to be worse than the best", f"{told['worse']} of {told['others']} (Holm, 5 %)"),
+        ("against equal weights", f"Cohen's q = {told['cohen_q_against_equal']:.3f}: the "
+                                  "difference of Fisher's z of the two correlations"),
+        ("shown to be worse than the best", f"{told['worse']} of {told['others']}; each "
+                                            "difference tested, corrected together (Holm, 5 %)"),
         *((f"needed for a power of {words.given(n['power'])}",
-           f"{words.count(n['median'])} conversations for half of the others, "
-           f"{words.count(n['nearest'])} for the nearest") for n in told["needed"]),
+           f"{words.count(n['nearest'])} conversations to show that the nearest is worse, "
+           f"{words.count(n['median'])} for half of the others (one test at 5 %, if the "
+           "differences are as found here; never fewer than 30)") for n in told["needed"]),
     ]  # fmt: skip
     if "exact_r" in m:
         facts.append((
             "error against the truth",
-            f"at most {m['largest_error']:.1g} over the 169, {m['largest_error_in_se']:.1f} "
-            "standard errors",
+            f"of the 169 correlations none is off by more than {m['largest_error']:.1g}, or by "
+            f"more than {m['largest_error_in_se']:.1f} of its standard errors",
         ))  # fmt: skip
     return {
         "facts": facts, "figure": drawings.weightings(m), "convergence": drawings.convergence(m),
@@ -249,6 +281,7 @@ def _posterior(stages: Said) -> Said | None:
     if "posterior" not in stages:
         return None
     p = stages["posterior"]
+    put_in = WEIGHTS[0] if "exact_r" in stages["montecarlo"] else None
     methods = [*p["methods"], *stages.get("variational", {}).get("methods", [])]
     rows = []
     for m in methods:
@@ -259,7 +292,7 @@ def _posterior(stages: Said) -> Said | None:
         e = m["error"]
         rows.append((
             NAMES[m["method"]], words.seconds(m["seconds"]), words.count(number(m["ess"])), sign,
-            *(f"{number(e[k]):.2g}" for k in ("mean", "sd", "ends")),
+            *(words.NONE if m is methods[0] else _off(e[k]) for k in ("mean", "sd", "ends")),
         ))  # fmt: skip
     figures = []
     for k, name in enumerate(SIGNALS):
@@ -267,18 +300,46 @@ def _posterior(stages: Said) -> Said | None:
             (NAMES[m["method"]], number(m["low"][k]), number(m["mean"][k]), number(m["high"][k]))
             for m in methods
         ]
-        figures.append((name, drawings.intervals(lines, f"weight of {name}, 95 %")))
-    heads = ("method", "#time", "#ESS", "diagnosis", "#mean", "#sd", "#ends")
+        figures.append(
+            (name, drawings.intervals(lines, f"weight of {name}, 95 %", put_in and put_in[k]))
+        )
+    heads = ("method", "#time", "#ESS", "diagnosis", "#mean off by", "#sd off by",
+             "#ends off by")  # fmt: skip
     return {
+        "known": put_in is not None, "weights": _marginals(methods[0], put_in),
         "table": Table(heads, tuple(rows)), "figures": figures,
         "effect": f"{p['design_effect']:.2f}", "rows": words.count(p["effective_rows"]),
     }  # fmt: skip
 
 
-def _bootstrap(b: Said | None) -> Said | None:
+def _marginals(exact: Said, put_in: Sequence[float] | None) -> Table:
+    """The exact posterior of each weight, with Monte Carlo errors, beside what was put in."""
+    rows = []
+    for k, name in enumerate(SIGNALS):
+        mean, sd = exact["mean"][k], number(exact["sd"][k])
+        row = [
+            name, f"{number(mean):.5f} ± {mean['mc_se']:.1g}", f"{sd:.2g}",
+            f"{number(exact['low'][k]):.4f} to {number(exact['high'][k]):.4f}",
+        ]  # fmt: skip
+        if put_in is not None:
+            row += [f"{put_in[k]:.2f}", f"{(number(mean) - put_in[k]) / sd:+.1f} sd"]
+        rows.append(tuple(row))
+    heads = ["weight of", "#mean ± Monte Carlo error", "#sd", "#95 % interval"]
+    heads += ["#put in", "#mean less put in"] if put_in is not None else []
+    return Table(tuple(heads), tuple(rows), stack=True)
+
+
+def _bootstrap(stages: Said) -> Said | None:
+    b = stages.get("bootstrap")
     if b is None:
         return None
-    lines = [(k, numbers(v)[0], b["estimate"], numbers(v)[1]) for k, v in b["intervals"].items()]
+    exact = stages["montecarlo"].get("exact_r")
+    truth = None if exact is None else exact[b["best"]]
+    names = {"bca": "BCa"}
+    lines = [
+        (names.get(k, k), numbers(v)[0], b["estimate"], numbers(v)[1])
+        for k, v in b["intervals"].items()
+    ]
     formula, quick = numbers(b["ratio_to_formula"]), numbers(b["ratio_by_moments"])
     facts = [
         ("conversations", words.count(b["conversations"])),
@@ -286,9 +347,21 @@ def _bootstrap(b: Said | None) -> Said | None:
                       f"{words.seconds(b['resampling_seconds']['seconds'])}"),
         ("without resampling", f"{words.seconds(b['moments_seconds']['seconds'])}; standard "
                                f"errors {quick[0]:.3f} to {quick[2]:.3f} of the resampled ones"),
-        ("resampled over formula", f"{formula[0]:.3f} to {formula[2]:.3f} (influence function)"),
+        ("exact answer", f"standard errors by formula (influence function): the resampled ones "
+                         f"are {formula[0]:.3f} to {formula[2]:.3f} of them; Monte Carlo error "
+                         f"{b['ratio_to_formula'][1]['mc_se']:.1g}"),
     ]  # fmt: skip
-    return {"facts": facts, "figure": drawings.intervals(lines, "r of the best weighting, 95 %")}
+    if truth is not None:
+        away = (b["estimate"] - truth) / b["formula_error"]
+        facts.append(
+            ("error against the truth", f"r is {truth:.5f} in the generator and "
+                                        f"{b['estimate']:.5f} here, {away:+.1f} standard errors")
+        )  # fmt: skip
+    title = "r of the best weighting, 95 %"
+    return {
+        "facts": facts, "known": truth is not None,
+        "figure": drawings.intervals(lines, title, truth),
+    }  # fmt: skip
 
 
 def _permutation(p: Said | None) -> Said | None:
@@ -303,9 +376,11 @@ def _permutation(p: Said | None) -> Said | None:
               "shuffles can show"),
         ("spread of shuffles", f"{number(p['null_sd']):.5f}; exactly 1 / sqrt(n - 1) = "
                                f"{p['exact_null_sd']:.5f}"),
-        ("effect", f"{number(p['effect_size']):.1f} of these"),
-        ("with no effect", f"Besag and Clifford's rule stops after {p['stopped']['permutations']} "
-                           f"shuffles at p = {p['stopped']['p']:.2f}"),
+        ("effect", f"r = {p['r']:.4f} is {number(p['effect_size']):.1f} of these"),
+        ("with no effect", "with importance shuffled beforehand, Besag and Clifford's rule (stop "
+                           "at the tenth that reaches r) ends after "
+                           f"{p['stopped']['permutations']} shuffles, "
+                           f"p = {p['stopped']['p']:.2f}"),
     ]  # fmt: skip
     return {"facts": facts, "figure": drawings.null(p)}
 
@@ -314,12 +389,16 @@ def _search(s: Said | None) -> Said | None:
     if s is None:
         return None
     rows = [
-        (m["method"], *(f"{w:.4f}" for w in numbers(m["weights"])), f"{number(m['gap']):.1g}",
+        (m["method"], *(f"{w:.4f}" for w in numbers(m["weights"])), _gap(m),
          words.count(number(m["evaluations"])), words.seconds(m["seconds"]))
         for m in s["methods"]
     ]  # fmt: skip
     heads = ("method", *(f"#{n}" for n in SIGNALS), "#short of optimum", "#tried", "#time")
-    return {"table": Table(heads, tuple(rows)), "figure": drawings.gaps(s["trajectories"])}
+    return {
+        "table": Table(heads, tuple(rows)), "figure": drawings.gaps(s["trajectories"]),
+        "hoped": f"{s['hoped_gap']:.1g}",
+        "put_in": _weights(s["weights_put_in"]) if "weights_put_in" in s else "",
+    }  # fmt: skip
 
 
 def _factors(f: Said | None) -> Said | None:
@@ -332,7 +411,7 @@ def _factors(f: Said | None) -> Said | None:
     ]  # fmt: skip
     s = f["supported"]
     support = [
-        (str(r), words.share(number(e)), f"{number(c):.0f} %")
+        (str(r), words.share(number(e)), _consistency(number(c)))
         for r, e, c in zip(s["ranks"], s["explained"], s["consistency"], strict=True)
     ]
     loads = [
@@ -346,6 +425,11 @@ def _factors(f: Said | None) -> Said | None:
         "loads": Table(("component", *(f"#{n}" for n in SIGNALS)), tuple(loads)),
         "rank": f"{number(s['rank']):.0f}",
     }  # fmt: skip
+
+
+def _consistency(percent: float) -> str:
+    """Core consistency; far below zero its size says nothing."""
+    return f"{percent:.0f} %" if percent >= -100 else "below -100 %"
 
 
 def _architectures(a: Said | None) -> Said | None:
@@ -362,7 +446,11 @@ def _architectures(a: Said | None) -> Said | None:
         ("gain over linear", f"{number(a['gain']):+.4f} [{low:+.4f}, {high:+.4f}]"),
     ]  # fmt: skip
     if "ceiling" in a:
-        facts.append(("no function can pass", f"r = {a['ceiling']:.4f}"))
+        short = a["ceiling"] - number(a["test"])
+        facts.append(
+            ("exact ceiling", f"r = {a['ceiling']:.4f}: the rest is noise, which no function of "
+                              f"the signals predicts; less the network's, {short:+.4f}")
+        )  # fmt: skip
     rows = [(r["hidden"], f"{number(r['best_validation']):.4f}") for r in a["by_hidden"]]
     top = [(r["network"], f"{number(r['validation']):.4f}") for r in a["table"]]
     return {

@@ -58,7 +58,7 @@ class Asked:
 
 
 def ask(
-    option: str,
+    option: str | None,
     conversations: float | None,
     table: Path | None,
     seed: int | None,
@@ -71,9 +71,10 @@ def ask(
             bundle that cannot be used.
     """
     if compare is not None:
-        if conversations is not None or seed is not None:
+        if any(given is not None for given in (option, conversations, seed)):
             raise InputError(
-                "--compare does what the bundle says; leave --conversations and --seed out"
+                "--compare does what the bundle says; leave --option, --conversations and --seed "
+                "out"
             )
         body = bundle.read_bundle(compare)
         theirs = body["asked"]
@@ -85,6 +86,7 @@ def ask(
         option, conversations, seed = (theirs.get(k) for k in ("option", "conversations", "seed"))
         if table is not None and read_table(table).digest != _digest_of(theirs["table"]):
             raise InputError(f"{table.name} is not the table of {compare.name}; give that one")
+    option = "C" if option is None and compare is None else option
     if not isinstance(option, str) or option not in STAGES:
         raise InputError(f"option is {option!r}; it must be one of {', '.join(STAGES)}")
     if table is not None and conversations is not None:

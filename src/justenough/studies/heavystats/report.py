@@ -347,9 +347,9 @@ def _bootstrap(stages: Said) -> Said | None:
                       f"{words.seconds(b['resampling_seconds']['seconds'])}"),
         ("without resampling", f"{words.seconds(b['moments_seconds']['seconds'])}; standard "
                                f"errors {quick[0]:.3f} to {quick[2]:.3f} of the resampled ones"),
-        ("exact answer", f"standard errors by formula (influence function): the resampled ones "
-                         f"are {formula[0]:.3f} to {formula[2]:.3f} of them; Monte Carlo error "
-                         f"{b['ratio_to_formula'][1]['mc_se']:.1g}"),
+        ("by formula", f"standard errors of the influence function, for many conversations: the "
+                       f"resampled ones are {formula[0]:.3f} to {formula[2]:.3f} of them; Monte "
+                       f"Carlo error {b['ratio_to_formula'][1]['mc_se']:.1g}"),
     ]  # fmt: skip
     if truth is not None:
         away = (b["estimate"] - truth) / b["formula_error"]

@@ -126,7 +126,7 @@ def _numbers(path: Path, name: str, given: Any) -> NDArray[np.float64]:
 
 def _independent(path: Path, numbers: list[NDArray[np.float64]]) -> None:
     """Refuse columns that follow from the others without error: no weights are best then."""
-    between = np.asarray(np.corrcoef(np.stack(numbers)))
+    between = np.atleast_2d(np.corrcoef(np.stack(numbers)))
     for many, what in ((len(SIGNALS), "the signals"), (len(numbers), "signals and importance")):
         if np.linalg.eigvalsh(between[:many, :many])[0] < DEPENDENT:
             raise InputError(

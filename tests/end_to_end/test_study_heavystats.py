@@ -55,7 +55,7 @@ def test_a_run_leaves_results_bundle_and_report(quick: Path) -> None:
         "needed for a power of",
         "error against the truth",
         "Put in: decay 0.100",
-        "exact answer",
+        "by formula",
         "Evolution of the genetic search",
     ):
         assert said in page

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from justenough.core.store import Store
 from justenough.errors import InputError
 from justenough.studies.heavystats.bundle import Difference, differences, read_bundle
+from justenough.studies.heavystats.searches import architectures
 from justenough.studies.heavystats.table import COLUMNS, read_table
+from justenough.studies.heavystats.work import Work
 from justenough.studies.heavystats.world import BLOCK, World
 
 
@@ -204,6 +207,16 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path.write_text(",".join(("decay", *COLUMNS)) + "\n" + "1,2,3,4,5,6,7\n" * 50)
     with pytest.raises(InputError, match="more than one column 'decay'"):
         read_table(path)
+
+
+def test_few_conversations_leave_networks_out(tmp_path: Path) -> None:
+    table = read_table(_npz(tmp_path / "t.npz", _columns()))
+    store = Store(tmp_path / "run.sqlite", {"study": "heavystats"})
+    work = Work(table, np.random.default_rng(0), store, lambda _: None)
+    assert architectures(work) == {
+        "left_out": "it needs 120 conversations to train, choose and judge on; there are 40"
+    }
+    store.close()
 
 
 def test_a_pickle_in_an_npz_is_refused(tmp_path: Path) -> None:

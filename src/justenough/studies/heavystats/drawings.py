@@ -192,7 +192,7 @@ def gaps(trajectories: Mapping[str, Sequence[Any]]) -> Markup | None:
     high = max(max(v) for v in found.values())
 
     def draw(width: int) -> Markup:
-        box = svg.Box(66, 40, width - 16, 240)
+        box = svg.Box(66, 40, width - 24, 240)
         x = svg.Scale(0, 1, box.left, box.right)
         y = svg.Scale(low / 2, high * 2, box.bottom, box.top, log=True)
         parts = [

@@ -55,10 +55,10 @@ def said(body: Said) -> list[str]:
             break_long_words=False, break_on_hyphens=False,
         )  # fmt: skip
     total = sum(s["seconds"] for s in stages.values())
+    done = sum("left_out" not in s for s in stages.values())
     out += [
         "",
-        f"{len(stages)} of 8 analyses in {words.seconds(total)} on "
-        f"{body['machine']['cores']} cores",
+        f"{done} of 8 analyses in {words.seconds(total)} on {body['machine']['cores']} cores",
     ]
     return out
 
@@ -156,7 +156,7 @@ def _of_architectures(s: Said) -> str:
     low, high = numbers(s["gain_interval"])
     return (
         f"best of {s['candidates']}: {s['winner']}, r = {number(s['test']):.4f} on new turns; "
-        f"more than linear by {number(s['gain']):+.4f} [{low:+.4f}, {high:+.4f}]"
+        f"less that of the best linear weights {number(s['gain']):+.4f} [{low:+.4f}, {high:+.4f}]"
     )
 
 
@@ -347,9 +347,9 @@ def _bootstrap(stages: Said) -> Said | None:
                       f"{words.seconds(b['resampling_seconds']['seconds'])}"),
         ("without resampling", f"{words.seconds(b['moments_seconds']['seconds'])}; standard "
                                f"errors {quick[0]:.3f} to {quick[2]:.3f} of the resampled ones"),
-        ("exact answer", f"standard errors by formula (influence function): the resampled ones "
-                         f"are {formula[0]:.3f} to {formula[2]:.3f} of them; Monte Carlo error "
-                         f"{b['ratio_to_formula'][1]['mc_se']:.1g}"),
+        ("by formula", f"standard errors of the influence function, for many conversations: the "
+                       f"resampled ones are {formula[0]:.3f} to {formula[2]:.3f} of them; Monte "
+                       f"Carlo error {b['ratio_to_formula'][1]['mc_se']:.1g}"),
     ]  # fmt: skip
     if truth is not None:
         away = (b["estimate"] - truth) / b["formula_error"]

@@ -26,6 +26,7 @@ SHAPE = (1000, 50, 4, 3)
 TUCKER = (10, 5, 3, 2)
 CP_RANK = 3
 TRAINED, TESTED = 2048, 20_000
+FEWEST = 120  # a quarter to train on has to be 30
 
 
 def search(work: Work) -> Said:
@@ -117,6 +118,11 @@ def architectures(work: Work) -> Said:
     from justenough.train.importance_nets import Recipe, Rows
     from justenough.train.importance_nets import search as train
 
+    if work.source.conversations < FEWEST:
+        return {
+            "left_out": f"it needs {FEWEST} conversations to train, choose and judge on; there "
+            f"are {work.source.conversations}"
+        }
     ends = _parts(work.source.conversations)
     rows = [one_turn_each(work.source, a, b, work.rng) for a, b in itertools.pairwise(ends)]
     train_rows, validation, test = (Rows(r[:, :4], r[:, 4]) for r in rows)

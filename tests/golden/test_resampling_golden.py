@@ -10,7 +10,12 @@ from scipy import stats
 from justenough.stats.bootstrap import acceleration, bca_bounds, from_resamples, resample
 from justenough.stats.kendall import kendall_influence, kendall_interval
 from justenough.stats.moments import moments, unit_totals
-from justenough.stats.permutation import Alternative, pearson_permutation_test
+from justenough.stats.permutation import (
+    Alternative,
+    pearson_permutation_test,
+    spearman_permutation_test,
+)
+from justenough.stats.ranks import rank_influence
 
 Array = NDArray[np.float64]
 
@@ -38,6 +43,26 @@ def test_law_schools_bootstrap() -> None:
     found = from_resamples(sample, [1.0], resample(sample, 20_000, np.random.default_rng(0)))
     # Monte Carlo error of the book's number, and of ours less: about 0.133 / sqrt(2 * 3200).
     assert found.replicates.std() == pytest.approx(0.132, abs=3 * 0.133 / math.sqrt(6400))
+
+
+# Hollander & Wolfe 1973, Nonparametric Statistical Methods, p. 185: lightness of canned tuna and
+# its rating, as in the example of R's cor.test
+LIGHTNESS = np.array([44.4, 45.9, 41.9, 53.3, 44.7, 44.1, 50.7, 45.2, 60.1])
+RATING = np.array([2.6, 3.1, 2.5, 5.0, 3.6, 4.0, 5.2, 2.8, 3.8])
+
+
+def test_ranks_of_tuna_are_rs() -> None:
+    """R's cor.test: tau 0.4444444, rho 0.6."""
+    assert kendall_influence(LIGHTNESS, RATING)[0] == pytest.approx(0.4444444, abs=5e-8)
+    assert rank_influence(LIGHTNESS, RATING)[0] == pytest.approx(0.6, abs=1e-12)
+
+
+def test_permutation_of_tuna_is_rs() -> None:
+    """R's cor.test(method="spearman"), exact over all 9! orders: p = 0.0968, two-sided."""
+    found = spearman_permutation_test(
+        LIGHTNESS, RATING, permutations=200_000, rng=np.random.default_rng(0)
+    )
+    assert found.p_value == pytest.approx(0.0968, abs=3 * math.sqrt(0.0968 * 0.9032 / 200_000))
 
 
 def _law_bca(rng: np.random.Generator) -> tuple[float, float]:

@@ -27,6 +27,12 @@ def test_clopper_pearson_is_scipys(k: int, n: int, alpha: float) -> None:
     assert clopper_pearson_upper(k, n, alpha=alpha) == pytest.approx(high, rel=1e-8)
 
 
+def test_clopper_pearson_is_rs() -> None:
+    """The example of R's binom.test: Mendel's 682 of 925 plants, two ends of 2.5 %."""
+    assert clopper_pearson_lower(682, 925, alpha=0.025) == pytest.approx(0.7076683, abs=5e-8)
+    assert clopper_pearson_upper(682, 925, alpha=0.025) == pytest.approx(0.7654066, abs=5e-8)
+
+
 def test_clopper_pearson_keeps_its_digits_near_0() -> None:
     """For no success the upper bound is 1 - alpha**(1/n), here by series."""
     assert clopper_pearson_upper(0, 10**15, alpha=0.05) == pytest.approx(

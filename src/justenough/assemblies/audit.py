@@ -102,7 +102,7 @@ def audit(
         _in_degree(inward, sources, p),
         _dispersion("in-degree variance", inward, sources, p),
         _dispersion("out-degree variance", outward, targets, p),
-        *_common(edges, p, rng),
+        *_shared(edges, p, rng),
         _equal_columns(edges, p),
         _reciprocity(edges, p),
     )
@@ -148,7 +148,7 @@ def _dispersion(name: str, degrees: NDArray[Any], trials: int, p: float) -> Chec
     return Check(name, ratio, 1.0, float(min(1.0, 2 * min(upper, lower))))
 
 
-def _common(edges: NDArray[np.bool_], p: float, rng: np.random.Generator) -> tuple[Check, Check]:
+def _shared(edges: NDArray[np.bool_], p: float, rng: np.random.Generator) -> tuple[Check, Check]:
     """Common in-neighbours of disjoint pairs of targets: independent Binomial(s, p**2)."""
     sources, targets = edges.shape
     mixed = rng.permutation(targets)

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binom, chisquare
 
 from justenough.assemblies import graph as module
 from justenough.assemblies.graph import ImpliedGraph, accumulate
@@ -124,6 +125,22 @@ def test_the_highest_count_is_allowed() -> None:
     assert (most == 255).all()
     accumulate(most, [3], [3], graph)
     assert (most == 255).all()
+
+
+@pytest.mark.skipif(not has_numba(), reason="the plain route takes long")
+@pytest.mark.parametrize(("n", "p", "rows"), [(3_000_000, 1e-3, 900), (500_000, 0.05, 150)])
+def test_in_degrees_are_binomial(n: int, p: float, rows: int) -> None:
+    counts = np.zeros(n, np.uint8)
+    accumulate(counts, np.arange(rows) + 2**33, [], ImpliedGraph(n, p, seed=21))
+    seen = np.bincount(counts, minlength=rows + 1)
+    want = binom.pmf(np.arange(rows + 1), rows, p) * n
+    top = int(np.flatnonzero(want >= 10).max())
+    low = int(np.flatnonzero(want >= 10).min())
+
+    def joined(x: NDArray[np.float64]) -> list[float]:
+        return [x[: low + 1].sum(), *x[low + 1 : top], x[top:].sum()]
+
+    assert chisquare(joined(seen.astype(float)), joined(want)).pvalue > 1e-3
 
 
 def test_ten_billion_targets() -> None:

@@ -50,17 +50,19 @@ def test_topk_is_a_stable_sort(
 
 
 @pytest.mark.parametrize("dtype", KINDS)
-@pytest.mark.parametrize("chunk", [1, 7, 1 << 16])
+@pytest.mark.parametrize("chunk", [1, 7, 24, 1 << 18])
 @pytest.mark.parametrize("guess", [None, -1.0, 3.0, 3.5, 900.0])
 def test_every_route_gives_the_same(
     dtype: Any, chunk: int, guess: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ties over many chunks, guesses too low and too high, samples far smaller than n."""
     monkeypatch.setattr(module, "_CHUNK", chunk)
+    monkeypatch.setattr(module, "_COLUMNS", 4)
     monkeypatch.setattr(module, "_SAMPLE", 50)
     values = np.random.default_rng(0).poisson(2, 3000).astype(dtype)
     for k in (1, 10, 400, 3000):
         for threads in (1, 3):
+            monkeypatch.setattr(module, "_SPARE", 1 if threads == 1 else 1 << 16)
             got = topk(values, k, guess, threads)
             assert got.indices.tolist() == sorted_out(values, k)
 

@@ -18,8 +18,13 @@ from justenough.errors import InputError
 
 KINDS = (np.float32, np.float16, np.uint8, np.uint16)
 # A chunk stays in cache between the tests that are made on it.
-_CHUNK = 1 << 16
+_CHUNK = 1 << 18
+# Maxima of so many columns at once: a vector operation, and few columns have a value to collect.
+_COLUMNS = 1 << 11
 _SAMPLE = 1 << 18
+# Ties at the guess, and a guess that is low, may add so many candidates.
+_SPARE = 1 << 16
+_NAN = "a value is NaN, which has no place in an order; remove it first"
 
 
 class Top(NamedTuple):
@@ -63,7 +68,7 @@ def topk(
         raise InputError("the threshold is NaN; give a number or leave it out")
     guess = _sampled(values, k) if threshold is None else float(threshold)
     if guess is not None:
-        found = _at_least(values, _in_type(guess, values.dtype), 16 * k + _CHUNK, threads)
+        found = _at_least(values, _in_type(guess, values.dtype), 16 * k + _SPARE, threads)
         if found is not None and len(found) >= k:
             return _best(values, found, k)
     return _best(values, _known(values, _kth(values, k), k, threads), k)
@@ -98,9 +103,14 @@ def _at_least(
         found, number = [], 0
         for begin in range(part.start, part.stop, _CHUNK):
             chunk = _comparable(values[begin : min(begin + _CHUNK, part.stop)])
-            if _largest(chunk) < bound:
-                continue
-            here = np.flatnonzero(chunk >= bound) + begin
+            width = len(chunk) if len(chunk) % _COLUMNS else _COLUMNS
+            table = chunk.reshape(-1, width)
+            tops = np.maximum.reduce(table, axis=0)
+            if np.isnan(tops).any():
+                raise InputError(_NAN)
+            columns = np.flatnonzero(tops >= bound)
+            row, column = np.nonzero(table[:, columns] >= bound)
+            here = begin + row * width + columns[column]
             number += len(here)
             if number > most:
                 return None
@@ -167,5 +177,5 @@ def _largest(chunk: NDArray[Any]) -> float:
     """The largest value; it is NaN if any value is."""
     top = float(chunk.max())
     if np.isnan(top):
-        raise InputError("a value is NaN, which has no place in an order; remove it first")
+        raise InputError(_NAN)
     return top

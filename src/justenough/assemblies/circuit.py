@@ -102,6 +102,8 @@ class Circuit:
         stimuli = {s.name for s in self.stimuli}
         for target, sources in inputs.items():
             self.area(target)
+            if not sources:
+                raise InputError(f"area {target}: no sources; give at least one")
             if len(set(sources)) < len(sources):
                 raise InputError(f"area {target}: a source is named twice in {list(sources)}")
             for source in sources:

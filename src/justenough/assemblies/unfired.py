@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,14 @@ class _Rows:
 
     seen: Slots
     known: int
+
+
+class _Drawn(NamedTuple):
+    """So many neurons of the class `parent` had this outcome."""
+
+    parent: Slots
+    outcome: Slots
+    number: Slots
 
 
 @dataclass
@@ -113,8 +122,8 @@ class Unfired:
     def _gain(self, name: str, size: int) -> None:
         if size:
             law = binom.pmf(np.arange(size + 1), size, self.p)[None, :]
-            drawn, parent = self._split(np.zeros(len(self.table), np.int64), law)
-            self._become(parent, {name: drawn})
+            drawn = self._split(np.zeros(len(self.table), np.int64), law)
+            self._become(drawn.parent, {name: drawn.outcome}, drawn.number)
 
     def _move(self, source: str, target: str | None, size: int, among: int) -> None:
         """Move the synapses of `size` of the `among` rows of a column to another one."""
@@ -126,8 +135,9 @@ class Unfired:
             most = int(self.table[:, column].max(initial=0))
             outcomes, values = np.arange(min(size, most) + 1), np.arange(most + 1)
             law = hypergeom.pmf(outcomes[None, :], among, values[:, None], size)
-            drawn, parent = self._split(self.table[:, column].astype(np.int64), law)
-            self._become(parent, {source: -drawn} | ({target: drawn} if target else {}))
+            drawn = self._split(self.table[:, column].astype(np.int64), law)
+            moved = {source: -drawn.outcome} | ({target: drawn.outcome} if target else {})
+            self._become(drawn.parent, moved, drawn.number)
 
     def _absorb(self, source: str, target: str) -> None:
         self.table[:, self.columns.index(target)] += self.table[:, self.columns.index(source)]
@@ -136,16 +146,13 @@ class Unfired:
     def _drop(self, name: str) -> None:
         self.table = np.delete(self.table, self.columns.index(name), 1)
         self.columns.remove(name)
-        self._become(np.arange(len(self.table)), {})
+        self._become(np.arange(len(self.table)), {}, self.number)
 
-    def _split(self, given: Slots, law: npt.NDArray[np.float64]) -> tuple[Slots, Slots]:
+    def _split(self, given: Slots, law: npt.NDArray[np.float64]) -> _Drawn:
         """Draw an outcome for every neuron, with the law in row `given` of its class.
 
         Numbers of outcomes are conditional binomials from the top outcome downwards, so that
         the tail, from which winners come, is drawn with its small probabilities as they are.
-
-        Returns:
-            Outcomes, and the classes they belong to; numbers are left in `_drawn`.
         """
         law = np.nan_to_num(law)
         shown = np.flatnonzero(law.max(0) > 1e-30)
@@ -161,20 +168,24 @@ class Unfired:
         many = np.flatnonzero(~few)
         drawn = self.rng.multinomial(self.number[many], law[given[many]])
         row, column = np.nonzero(drawn)
-        self._drawn = np.concatenate([np.ones(one.size, np.int64), drawn[row, column]])
-        return shown[::-1][np.concatenate([outcome, column])], np.concatenate([one, many[row]])
+        return _Drawn(
+            np.concatenate([one, many[row]]),
+            shown[::-1][np.concatenate([outcome, column])],
+            np.concatenate([np.ones(one.size, np.int64), drawn[row, column]]),
+        )
 
-    def _become(self, parent: Slots, changes: dict[str, Slots]) -> None:
+    def _become(self, parent: Slots, changes: dict[str, Slots], number: Slots) -> None:
         """Classes of the drawn outcomes, equal ones together."""
-        number = self._drawn if changes else self.number
         table = self.table[parent]
         for name, change in changes.items():
             table[:, self.columns.index(name)] += change.astype(np.int32)
-        key = np.zeros(len(table), np.int64)
+        key, span = np.zeros(len(table), np.int64), 1
         for column in table.T:
-            key = np.unique(key * (int(column.max(initial=0)) + 1) + column, return_inverse=True)[
-                1
-            ]
+            width = int(column.max(initial=0)) + 1
+            if span * width >= 2**62:
+                key = np.unique(key, return_inverse=True)[1]
+                span = len(table)
+            key, span = key * width + column, span * width
         _, first, group = np.unique(key, return_index=True, return_inverse=True)
         self.table = table[first]
         self.number = np.zeros(first.size, np.int64)

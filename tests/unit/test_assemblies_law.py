@@ -1,14 +1,18 @@
 """The lazy tier against the random graph itself, written out as a matrix."""
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from justenough.assemblies.circuit import Area, Circuit, Fibre, Stimulus
+from justenough.assemblies.circuit import Area, Brain, Circuit, Fibre, Slots, Stimulus
 from justenough.assemblies.lazy import LazyBrain
 from justenough.assemblies.operations import merge, project
 from justenough.assemblies.reference import ReferenceBrain
 
+Tier = Callable[[Circuit, int], Brain]
+Run = Callable[[Tier, int, int, float, float, int], list[int]]
 SEEDS = 60
 ROUNDS = 12
 
@@ -27,7 +31,7 @@ class DenseBrain:
         self.fired = {a.name: np.zeros(a.n, bool) for a in circuit.areas}
         self.circuit, self.rng = circuit, rng
 
-    def fire(self, inputs, plastic=True):
+    def fire(self, inputs: Mapping[str, Sequence[str]], plastic: bool = True) -> None:
         best = {t: self._best(self.circuit.area(t), sources) for t, sources in inputs.items()}
         for target, sources in inputs.items():
             self.fired[target][best[target]] = True
@@ -35,29 +39,30 @@ class DenseBrain:
                 self.exponent[source, target][np.ix_(self.last[source], best[target])] += 1
         self.last.update(best)
 
-    def _best(self, area, sources):
+    def _best(self, area: Area, sources: Sequence[str]) -> Slots:
         total = np.zeros(area.n)
         for source in sources:
             rows, at = self.last[source], (source, area.name)
             total += (self.exists[at][rows] * (1 + area.beta) ** self.exponent[at][rows]).sum(0)
-        return np.lexsort((self.rng.random(area.n), -np.round(total, 9)))[: area.k]
+        order: Slots = np.lexsort((self.rng.random(area.n), -np.round(total, 9)))
+        return order[: area.k]
 
-    def winners(self, area):
+    def winners(self, area: str) -> Slots:
         return np.sort(self.last[area])
 
-    def activate(self, area, winners):
+    def activate(self, area: str, winners: Slots) -> None:
         self.last[area] = winners
 
-    def support(self, area):
+    def support(self, area: str) -> int:
         return int(self.fired[area].sum())
 
 
-def projected(tier, n: int, k: int, p: float, beta: float, seed: int) -> list[int]:
+def projected(tier: Tier, n: int, k: int, p: float, beta: float, seed: int) -> list[int]:
     circuit = Circuit(p, (Area("a", n, k, beta),), (Stimulus("s", k),), (Fibre("a", "a"),))
     return list(project(tier(circuit, seed), "s", "a", ROUNDS).support)
 
 
-def merged(tier, n: int, k: int, p: float, beta: float, seed: int) -> list[int]:
+def merged(tier: Tier, n: int, k: int, p: float, beta: float, seed: int) -> list[int]:
     """Support of the merge's area in each round, then of one of the areas merged."""
     both = [(a, b) for a in "abc" for b in "abc" if {a, b} != {"a", "b"}]
     circuit = Circuit(
@@ -71,8 +76,8 @@ def merged(tier, n: int, k: int, p: float, beta: float, seed: int) -> list[int]:
     return [*trace.support, brain.support("a")]
 
 
-def sample(run, *where) -> np.ndarray:
-    return np.array([run(*where, seed) for seed in range(SEEDS)])
+def sample(run: Run, tier: Tier, n: int, k: int, p: float, beta: float) -> Slots:
+    return np.array([run(tier, n, k, p, beta, seed) for seed in range(SEEDS)])
 
 
 @pytest.mark.slow
@@ -86,7 +91,9 @@ def sample(run, *where) -> np.ndarray:
         (merged, 1000, 0.03, 0.1),
     ],
 )
-def test_support_has_the_law_of_the_random_graph(operation, n, p, beta):
+def test_support_has_the_law_of_the_random_graph(
+    operation: Run, n: int, p: float, beta: float
+) -> None:
     """No round's law differs at 1 in 100, and the mean at the end is within 6 %."""
     dense = sample(operation, DenseBrain, n, 50, p, beta)
     lazy = sample(operation, LazyBrain, n, 50, p, beta)
@@ -96,7 +103,7 @@ def test_support_has_the_law_of_the_random_graph(operation, n, p, beta):
 
 
 @pytest.mark.slow
-def test_the_same_test_sees_the_bias_of_the_authors_method():
+def test_the_same_test_sees_the_bias_of_the_authors_method() -> None:
     dense = sample(projected, DenseBrain, 2000, 50, 0.02, 0.2)
     other = sample(projected, ReferenceBrain, 2000, 50, 0.02, 0.2)
     assert ks_2samp(dense[:, -1], other[:, -1]).pvalue < 1e-4

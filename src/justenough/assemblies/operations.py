@@ -72,7 +72,7 @@ def project(
 ) -> Trace:
     """Fire `area` on a stimulus or on another area's assembly until an assembly forms.
 
-    The first round hears the source alone if the area never fired; later ones the area too.
+    The first round hears the source alone; later ones, if `recurrent`, the area too.
 
     Raises:
         InputError: `rounds` is below 1, or the circuit has no such input.
@@ -111,7 +111,8 @@ def associate(
 ) -> Trace:
     """Fire two assemblies into `target` together, so that their images there come to overlap.
 
-    Both areas and `target` must have fired.
+    Both areas must have fired. The first round does not hear `target` itself, so that neither of
+    its two assemblies has the start.
 
     Raises:
         InputError: As `project`.
@@ -120,7 +121,8 @@ def associate(
     record = _Recorder(brain, target)
     for _ in range(rounds):
         own = {area: [s, area] for s, area in zip(stimuli, areas, strict=True)}
-        brain.fire({**own, target: [*areas, target]})
+        back = [target] if record.winners else []
+        brain.fire({**own, target: [*areas, *back]})
         record.note()
     return record.trace()
 

@@ -64,6 +64,8 @@ class _Synapses:
     target: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     exponent: _Exponents = field(default_factory=lambda: np.empty(0, np.uint16))
     used: int = 0
+    # Of the last look-up: synapses there were, sources that fired, and what was found.
+    known: tuple[int, Slots, Slots] = (0, np.empty(0, np.int64), np.empty(0, np.int64))
 
     def add(self, source: Slots, target: Slots) -> None:
         end = self.used + source.size
@@ -77,9 +79,15 @@ class _Synapses:
         self.source[self.used : end], self.target[self.used : end] = source, target
         self.used = end
 
-    def heard(self, active: npt.NDArray[np.bool_]) -> Slots:
-        """Positions of the synapses whose source is active."""
-        return np.flatnonzero(active[self.source[: self.used]])
+    def heard(self, winners: Slots, ever: int) -> Slots:
+        """Positions of the synapses from `winners`, of `ever` sources; kept while they hold."""
+        used, last, at = self.known
+        if used != self.used or not np.array_equal(last, winners):
+            active = np.zeros(ever, bool)
+            active[winners] = True
+            at = np.flatnonzero(active[self.source[: self.used]])
+            self.known = self.used, winners, at
+        return at
 
 
 @dataclass
@@ -193,9 +201,8 @@ class LazyBrain:
         found = {}
         for source in sources:
             if source in self._areas:
-                active = np.zeros(self._areas[source].ever, bool)
-                active[self._areas[source].winners] = True
-                found[source] = self._synapses[source, target].heard(active)
+                state = self._areas[source]
+                found[source] = self._synapses[source, target].heard(state.winners, state.ever)
         return found
 
     def _inputs(
@@ -216,8 +223,11 @@ class LazyBrain:
         """The k largest: neurons that fired before, and a class for each first-time winner."""
         k, unfired = state.area.k, state.unfired
         level = unfired.level(sources) << FRACTION_BITS
-        values = np.concatenate([own, level])
-        number = np.concatenate([np.ones(own.size, np.int64), unfired.number])
+        # The k-th largest of those that fired before bounds the cap from below: few remain.
+        least = int(np.partition(own, -k)[-k]) if own.size >= k else 0
+        mine, classes = np.flatnonzero(own >= least), np.flatnonzero(level >= least)
+        values = np.concatenate([own[mine], level[classes]])
+        number = np.concatenate([np.ones(mine.size, np.int64), unfired.number[classes]])
         order = np.argsort(-values, kind="stable")
         cut = values[order[np.searchsorted(np.cumsum(number[order]), k)]]
         above, equal = np.flatnonzero(values > cut), np.flatnonzero(values == cut)
@@ -226,7 +236,8 @@ class LazyBrain:
         drawn = self._rng.choice(int(ends[-1]), places, replace=False, shuffle=False)
         tied = equal[np.searchsorted(ends, drawn, "right")]
         chosen = np.concatenate([np.repeat(above, number[above]), tied])
-        return chosen[chosen < own.size], chosen[chosen >= own.size] - own.size
+        first = chosen >= mine.size
+        return mine[chosen[~first]], classes[chosen[first] - mine.size]
 
     def _admit(self, state: _AreaState, classes: Slots, before: dict[str, int]) -> Slots:
         """Make first-time winners of never-fired neurons, with synapses from what fired."""

@@ -82,6 +82,8 @@ class Unfired:
 
     def _change(self, name: str, active: Slots, ever: int) -> None:
         was, rest = self.rows[name], name + "~"
+        if was.known == ever and np.array_equal(was.seen, active):
+            return
         fires = np.zeros(ever, bool)
         fires[active] = True
         fired = np.zeros(ever, bool)
@@ -211,5 +213,7 @@ class Unfired:
         """Put the source's columns last: the first ones are forgotten first."""
         mine = [c for c in self.columns if c.rstrip("~") == name]
         order = [c for c in self.columns if c not in mine] + mine
+        if order == self.columns:
+            return
         self.table = self.table[:, [self.columns.index(c) for c in order]]
         self.columns = order

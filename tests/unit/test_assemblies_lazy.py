@@ -210,6 +210,8 @@ def test_names_that_do_not_fit_are_refused() -> None:
     area = Area("a", 10, 5, 0.1)
     with pytest.raises(InputError, match="each name once"):
         Circuit(0.1, (area, area))
+    with pytest.raises(InputError, match="no ~"):
+        Circuit(0.1, (area, Area("a~", 10, 5, 0.1)))
     with pytest.raises(InputError, match="must be areas"):
         Circuit(0.1, (area,), fibres=(Fibre("a", "b"),))
     with pytest.raises(InputError, match="twice"):

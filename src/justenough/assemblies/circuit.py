@@ -83,6 +83,8 @@ class Circuit:
         names = [a.name for a in self.areas] + [s.name for s in self.stimuli]
         if len(set(names)) < len(names) or not self.areas:
             raise InputError(f"names {names}; give at least one area, and each name once")
+        if not all(name and not set("~+") & set(name) for name in names):
+            raise InputError(f"names {names}; give each at least one letter, and no ~ or +")
         known = {a.name for a in self.areas}
         for fibre in self.fibres:
             if not {fibre.source, fibre.target} <= known:

@@ -11,8 +11,9 @@ its count, of the rows counted.
 What is approximate. Given its counts, a never-fired neuron is taken to be joined to any subset
 of the last winners, and any subset of the other neurons that ever fired, with equal chance.
 That is the law of the random graph without the knowledge that the neuron lost each earlier
-round; the exact law would need a count for each firing history among the sources. It holds
-exactly for a stimulus, for the first two rounds of an area, and once winners no longer change.
+round; the exact law would need a count for each firing history among the sources. It is
+exact for a stimulus and in the first two rounds of an area; once winners no longer change,
+nothing is drawn.
 If counts fall in more than `unfired.MOST_CLASSES` classes, those of the source heard least
 recently are given up, and drawn afresh when it is heard again.
 

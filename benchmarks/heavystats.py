@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks import heavystats_naive as naive
 from benchmarks import heavystats_table, posterior, resampling
 from benchmarks.resampling import Row
-from justenough.stats import fast
+from justenough import compiled
 from justenough.stats.weights import grid
 from justenough.studies.heavystats.world import World
 from justenough.subjects.processor import cpu_flags, processor
@@ -41,7 +41,7 @@ Found = dict[str, Any]
 
 def ours_and_peers(passes: int) -> Found:
     """What benchmarks.resampling and benchmarks.posterior measure, in this run."""
-    weights, threads = grid(), fast.usable_cores()
+    weights, threads = grid(), compiled.usable_cores()
     with resampling.pinned(threads):
         rows, errors = resampling.bootstraps(weights, passes)
         rows += resampling.peers(weights, passes)
@@ -142,7 +142,7 @@ def main() -> None:
         "machine": {
             "processor": processor(),
             "cores": os.cpu_count(),
-            "cores_used": fast.usable_cores(),
+            "cores_used": compiled.usable_cores(),
             "cpu_flags": cpu_flags(),
             "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),

@@ -118,8 +118,6 @@ def _sides(results: Row) -> list[str]:
     lines = ["## Side by side"]
     lines += _table("Monte Carlo, 1,000,000 conversations", [
         ("justenough, made by a compiled generator", work[MONTE_CARLO]["made, pooled moments"]),
-        ("justenough, correlation within each conversation",
-         work[MONTE_CARLO]["made, correlation in each"]),
         ("NumPy, all conversations of a block at once",
          work[MONTE_CARLO]["made, numpy loop over weights"]),
         ("the document's loops: each configuration, each conversation", loops["montecarlo"]),

@@ -20,6 +20,7 @@ _W0, _W1 = (np.uint64(w) for w in WEYL)
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _LANE, _TOP, _SIX = np.uint64(0xFFFF), np.uint64(56), np.uint64(6)
 _ONE, _SIXTY_THREE = np.uint64(1), np.uint64(63)
+_STRIDE = 512
 
 
 class Kernels(NamedTuple):
@@ -29,10 +30,15 @@ class Kernels(NamedTuple):
         accumulate: (counts (n,), first block, last, rows, number of them that are removed, law,
             limit); the removed come first; returns how many steps left 0..limit.
         among: (sources, targets in order of their blocks, their places, law, out (s, w)).
+        reached: (counts, first, last, bound, found); returns how many counts are at least
+            `bound`, and no more than one above the room in `found`, which holds their places.
+        histogram: (counts, first, last, total); adds to `total` how many have each count.
     """
 
     accumulate: Callable[..., int]
     among: Callable[..., None]
+    reached: Callable[..., int]
+    histogram: Callable[..., None]
 
 
 def _words(first: Any, last: Any, block: Any, source: Any, law: Any, out: Any) -> None:
@@ -116,6 +122,36 @@ def _among(sources: Any, targets: Any, places: Any, law: Any, out: Any) -> None:
                 out[s, place >> _SIX] |= _ONE << (place & _SIXTY_THREE)
 
 
+def _reached(counts: Any, first: Any, last: Any, bound: Any, found: Any) -> Any:
+    number = 0
+    for begin in range(first, last, _STRIDE):
+        chunk = counts[begin : min(begin + _STRIDE, last)]
+        # A largest value is a vector operation; few chunks have anything to collect.
+        top = chunk[0]
+        for value in chunk:
+            top = max(top, value)
+        if top < bound:
+            continue
+        for i in range(chunk.size):
+            if chunk[i] >= bound:
+                if number == found.size:
+                    return number + 1
+                found[number] = begin + i
+                number += 1
+    return number
+
+
+def _histogram(counts: Any, first: Any, last: Any, total: Any) -> None:
+    # Two tables, since equal neighbours would wait for each other.
+    other = np.zeros_like(total)
+    for i in range(first, last - 1, 2):
+        total[counts[i]] += 1
+        other[counts[i + 1]] += 1
+    if (last - first) % 2:
+        total[counts[last - 1]] += 1
+    total += other
+
+
 @lru_cache
 def compiled() -> Kernels | None:
     """The compiled loops; None where Numba is not installed."""
@@ -125,4 +161,4 @@ def compiled() -> Kernels | None:
 
     for called in (_words, _points, _place):
         register_jitable(called)
-    return Kernels(jit(_accumulate), jit(_among))
+    return Kernels(jit(_accumulate), jit(_among), jit(_reached), jit(_histogram))

@@ -33,12 +33,15 @@ class Kernels(NamedTuple):
         reached: (counts, first, last, bound, found); returns how many counts are at least
             `bound`, and no more than one above the room in `found`, which holds their places.
         histogram: (counts, first, last, total); adds to `total` how many have each count.
+        inputs: ((edges, sent, heard), active, (first word, last), (heavy, times), table, total);
+            see `learned.Learned`; `heavy` marks the bits of rounds that came more than once.
     """
 
     accumulate: Callable[..., int]
     among: Callable[..., None]
     reached: Callable[..., int]
     histogram: Callable[..., None]
+    inputs: Callable[..., None]
 
 
 def _words(first: Any, last: Any, block: Any, source: Any, law: Any, out: Any) -> None:
@@ -152,6 +155,38 @@ def _histogram(counts: Any, first: Any, last: Any, total: Any) -> None:
     total += other
 
 
+def _ones(x: Any) -> Any:
+    # The compiler knows this loop as one instruction.
+    number = 0
+    while x:
+        x &= x - _ONE
+        number += 1
+    return number
+
+
+def _exponent(sent: Any, heard: Any, heavy: Any, times: Any) -> Any:
+    total = 0
+    for word in range(heavy.size):
+        both = sent[word] & heard[word]
+        total += _ones(both)
+        both &= heavy[word]
+        while both:
+            total += times[64 * word + _ones((both & (~both + _ONE)) - _ONE)] - 1
+            both &= both - _ONE
+    return total
+
+
+def _inputs(arrays: Any, active: Any, words: Any, rounds: Any, table: Any, total: Any) -> None:
+    edges, sent, heard = arrays
+    for a in active:
+        for word in range(words[0], words[1]):
+            left = edges[a, word]
+            while left:
+                i = 64 * word + _ones((left & (~left + _ONE)) - _ONE)
+                left &= left - _ONE
+                total[i] += table[_exponent(sent[a], heard[i], rounds[0], rounds[1])]
+
+
 @lru_cache
 def compiled() -> Kernels | None:
     """The compiled loops; None where Numba is not installed."""
@@ -159,6 +194,7 @@ def compiled() -> Kernels | None:
         return None
     from numba.extending import register_jitable
 
-    for called in (_words, _points, _place):
+    for called in (_words, _points, _place, _ones, _exponent):
         register_jitable(called)
-    return Kernels(jit(_accumulate), jit(_among), jit(_reached), jit(_histogram))
+    loops = (_accumulate, _among, _reached, _histogram, _inputs)
+    return Kernels(*(jit(loop) for loop in loops))

@@ -1,0 +1,124 @@
+"""Synapses among neurons that ever fired, and how often each one has grown.
+
+No weight is stored. A synapse gains a factor 1 + beta in each plastic round in which its source
+fired and its target won, so its exponent is the number of rounds in which both did: the bits
+that the history of the source and that of the target have in common. Rounds that were alike, same
+sources and same winners, share a bit, and how often they came is counted beside it.
+"""
+
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.assemblies.counts import Counts, Ids
+from justenough.assemblies.graph import ImpliedGraph
+from justenough.assemblies.kernels import compiled
+from justenough.compiled import spread
+
+Words = NDArray[np.uint64]
+
+
+class Learned:
+    """One fibre's synapses from neurons that ever fired to neurons that ever fired.
+
+    Attributes:
+        edges: Bit i % 64 of word i // 64 in row a: whether source a reaches target i.
+        sent: Rounds in which each source fired, one bit each, (sources, words).
+        heard: Rounds in which each target won on it, (targets, words).
+        times: How often the round of each bit came, int64 (64 * words,).
+    """
+
+    def __init__(self, graph: ImpliedGraph):
+        self.graph = graph
+        self.sources = self.targets = self.rounds = 0
+        self.edges: Words = np.zeros((0, 0), np.uint64)
+        self.sent: Words = np.zeros((0, 1), np.uint64)
+        self.heard: Words = np.zeros((0, 1), np.uint64)
+        self.times: Ids = np.zeros(64, np.int64)
+        self._bits: dict[bytes, int] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the synapses and the histories take."""
+        arrays = (self.edges, self.sent, self.heard, self.times)
+        return sum(array.nbytes for array in arrays)
+
+    def extend(self, counts: Counts, sources: Ids, targets: Ids) -> None:
+        """Look up synapses of those that fired for the first time; all ids, in order of slots."""
+        s, t = self.sources, self.targets
+        self.edges = _room(self.edges, len(sources), -(-len(targets) // 64))
+        self.sent = _room(self.sent, len(sources), self.sent.shape[1])
+        self.heard = _room(self.heard, len(targets), self.heard.shape[1])
+        if len(targets) > t:
+            # From a whole word on, so that its words can be put in place as they are.
+            word = t // 64
+            found = counts.among(self.graph, sources[:s], targets[64 * word :])
+            self.edges[:s, word : word + found.shape[1]] = found
+        if len(sources) > s:
+            found = counts.among(self.graph, sources[s:], targets)
+            self.edges[s : len(sources), : found.shape[1]] = found
+        self.sources, self.targets = len(sources), len(targets)
+
+    def grow(self, sources: Ids, targets: Ids) -> None:
+        """Synapses from these sources to these winners gain one exponent; slots, sorted."""
+        self.rounds += 1
+        key = blake2b(sources.tobytes() + b"/" + targets.tobytes(), digest_size=32).digest()
+        bit = self._bits.setdefault(key, len(self._bits))
+        word, one = bit // 64, np.uint64(1) << np.uint64(bit % 64)
+        if word == self.sent.shape[1]:
+            self.sent = _room(self.sent, len(self.sent), 2 * word)
+            self.heard = _room(self.heard, len(self.heard), 2 * word)
+            self.times = np.concatenate([self.times, np.zeros_like(self.times)])
+        self.sent[sources, word] |= one
+        self.heard[targets, word] |= one
+        self.times[bit] += 1
+
+    def add_inputs(self, active: Ids, table: Ids, total: Ids, threads: int | None) -> None:
+        """Add to `total`, int64 (targets,), the weights of the synapses from `active`."""
+        loops = compiled()
+        if loops is None:
+            _, target, exponent = self.synapses(active)
+            np.add.at(total, target, table[exponent])
+            return
+        words = -(-len(self._bits) // 64)
+        often = self.times[: 64 * words] > 1
+        heavy = np.packbits(often, bitorder="little").view(np.uint64)
+
+        def work(part: slice) -> None:
+            loops.inputs(
+                (self.edges, self.sent, self.heard), active, (part.start, part.stop),
+                (heavy, self.times), table, total,
+            )  # fmt: skip
+
+        # Threads share out targets, so none adds to what another adds to.
+        spread(work, -(-self.targets // 64), threads)
+
+    def synapses(self, active: Ids) -> tuple[Ids, Ids, Ids]:
+        """Synapses from `active`: place of the source in it, slot of the target, exponent."""
+        columns = -(-self.targets // 64)
+        rows = np.ascontiguousarray(self.edges[active, :columns])
+        bits = np.unpackbits(rows.view(np.uint8), axis=1, bitorder="little")
+        source, target = np.nonzero(bits)
+        exponent = np.zeros(source.size, np.int64)
+        for word in range(-(-len(self._bits) // 64)):
+            both = self.sent[active[source], word] & self.heard[target, word]
+            exponent += np.bitwise_count(both)
+            for bit in np.flatnonzero(self.times[64 * word : 64 * word + 64] > 1):
+                more = self.times[64 * word + bit] - 1
+                exponent += (both >> np.uint64(bit) & np.uint64(1)).astype(np.int64) * more
+        return source, target, exponent
+
+
+def _room(array: Words, rows: int, columns: int) -> Words:
+    """The array with room for so many rows and columns: doubled where it was too small."""
+    have = array.shape
+    if rows <= have[0] and columns <= have[1]:
+        return array
+    shape = [
+        old if new <= old else max(new, 2 * old)
+        for old, new in zip(have, (rows, columns), strict=True)
+    ]
+    larger = np.zeros(shape, array.dtype)
+    larger[: have[0], : have[1]] = array
+    return larger

@@ -70,7 +70,9 @@ class DenseBrain:
         total = np.zeros(area.n, np.int64)
         for s in sources:
             rows = self.fires[s]
-            total += (self.graph[s, area.name][rows] * table[self.grown[s, area.name][rows]]).sum(0)
+            total += (self.graph[s, area.name][rows] * table[self.grown[s, area.name][rows]]).sum(
+                0
+            )
         return total
 
     def best(self, area, t, total):

@@ -105,7 +105,7 @@ def test_winners_are_those_of_a_dense_simulation(run, ties):
 @pytest.mark.parametrize("run", OPERATIONS, ids=lambda run: run.__name__)
 def test_winners_are_those_of_a_dense_simulation_on_twenty_graphs(run):
     for seed in range(20):
-        n, k, p = [(1000, 40, 0.05), (2000, 50, 0.02), (500, 10, 0.2), (700, 30, 0.004)][seed % 4]
+        n, k, p = [(600, 24, 0.05), (900, 30, 0.02), (300, 10, 0.2), (400, 15, 0.004)][seed % 4]
         assert_same(run, OPERATIONS[run](n=n, k=k, p=p, beta=0.05 + 0.01 * seed), seed)
 
 
@@ -119,7 +119,7 @@ def test_winners_are_those_of_a_dense_simulation_of_five_thousand(run, seed):
 @pytest.mark.parametrize("run", [projected, merged], ids=lambda run: run.__name__)
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_threads_do_not_matter(run, threads):
-    assert_same(run, OPERATIONS[run](n=3000, p=0.02), 5, threads=threads)
+    assert_same(run, OPERATIONS[run](n=700, p=0.02), 5, threads=threads)
 
 
 def test_without_numba_the_winners_are_the_same(monkeypatch):

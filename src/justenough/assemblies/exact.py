@@ -41,8 +41,8 @@ class _AreaState:
     winners: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     # Whose rows are in the counts, by source; None after a change that was broken off.
     rows: dict[str, Ids] | None = field(default_factory=dict)
-    # Bound of the last pass over the counts, and the neurons at or above it; None: not any more.
-    reached: tuple[int, Ids] | None = None
+    # Bound of the last pass over the counts, the neurons at or above it, and their counts.
+    reached: tuple[int, Ids, Ids] | None = None
     # For each stimulus heard: synapses to each neuron that ever fired, and their exponent.
     stimuli: dict[str, tuple[Ids, Ids]] = field(default_factory=dict)
 
@@ -206,13 +206,15 @@ class ExactBrain:
     def _listen(self, state: _AreaState, sources: Sequence[str]) -> None:
         """Bring the counts to the rows of what fires now."""
         wanted = {
-            s: np.arange(self._stimuli[s])
-            if s in self._stimuli
-            else np.sort(self._areas[s].ids[self._areas[s].winners])
+            s: np.arange(self._stimuli[s]) if s in self._stimuli else self.winners(s)
             for s in sources
         }
         none = np.empty(0, np.int64)
         have = state.rows or {}
+        if have.keys() == wanted.keys() and all(
+            np.array_equal(have[s], rows) for s, rows in wanted.items()
+        ):
+            return
         steps = [
             Step(
                 self._graphs[s, state.area.name],
@@ -222,9 +224,6 @@ class ExactBrain:
             for s in sorted({*wanted, *have})
         ]
         changed = sum(len(step.added) + len(step.removed) for step in steps)
-        if state.rows is not None and not changed:
-            state.rows = wanted
-            return
         anew = state.rows is None or changed > sum(map(len, wanted.values()))
         state.rows = state.reached = None
         if anew:
@@ -290,8 +289,7 @@ class ExactBrain:
             mine = np.flatnonzero(own >= least)
         else:
             mine = np.arange(own.size)
-        fresh = self._fresh(state, bound, own.size >= k)
-        counts = state.counts.take(fresh)
+        fresh, counts = self._fresh(state, bound, own.size >= k)
         values = np.concatenate([own[mine], levels[counts]])
         cut = np.partition(values, -k)[-k]
         above, equal = np.flatnonzero(values > cut), np.flatnonzero(values == cut)
@@ -302,14 +300,14 @@ class ExactBrain:
             fresh[won[won >= mine.size] - mine.size]
         )
 
-    def _fresh(self, state: _AreaState, bound: int, bounded: bool) -> Ids:
-        """Neurons that never fired and might win: all with a count of `bound` or more."""
+    def _fresh(self, state: _AreaState, bound: int, bounded: bool) -> tuple[Ids, Ids]:
+        """Neurons that never fired and might win, and their counts, all of `bound` or more."""
         if state.reached is None or not bounded or bound < state.reached[0]:
-            state.reached = self._pass(state, bound, bounded)
-        found = state.reached[1]
-        if bound > state.reached[0]:
-            found = found[state.counts.take(found) >= bound]
-        return found[~np.isin(found, state.ids)]
+            bound, found = self._pass(state, bound, bounded)
+            state.reached = bound, found, state.counts.take(found)
+        _, found, counts = state.reached
+        might = (counts >= bound) & ~np.isin(found, state.ids) if found.size else counts > 0
+        return found[might], counts[might]
 
     def _pass(self, state: _AreaState, bound: int, bounded: bool) -> tuple[int, Ids]:
         """One pass over the counts, or three where the bound says little."""

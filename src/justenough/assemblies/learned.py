@@ -17,6 +17,8 @@ from justenough.assemblies.kernels import compiled
 from justenough.compiled import spread
 
 Words = NDArray[np.uint64]
+# From so many words on, threads save more than it takes to start them.
+_LONG = 1 << 18
 
 
 class Learned:
@@ -92,7 +94,8 @@ class Learned:
             )  # fmt: skip
 
         # Threads share out targets, so none adds to what another adds to.
-        spread(work, -(-self.targets // 64), threads)
+        columns = -(-self.targets // 64)
+        spread(work, columns, threads if columns * active.size > _LONG else 1)
 
     def synapses(self, active: Ids) -> tuple[Ids, Ids, Ids]:
         """Synapses from `active`: place of the source in it, slot of the target, exponent."""

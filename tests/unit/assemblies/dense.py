@@ -3,26 +3,32 @@
 Every synapse is stored, its weight is looked up with fractions, and every input is computed.
 """
 
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
+from justenough.assemblies.circuit import Area, Circuit
+from justenough.assemblies.counts import Ids
+from justenough.assemblies.exact import Ties
 from justenough.assemblies.graph import ImpliedGraph
 
 _MASK = 2**64 - 1
 
 
-def splitmix(z):
+def splitmix(z: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
     return z ^ (z >> 31)
 
 
 class DenseBrain:
-    def __init__(self, circuit, seed=0, ties="random"):
+    def __init__(self, circuit: Circuit, seed: int = 0, ties: Ties = "random"):
         self.circuit, self.seed, self.ties = circuit, seed, ties
         sizes = {s.name: s.k for s in circuit.stimuli} | {a.name: a.n for a in circuit.areas}
-        self.graph, self.grown = {}, {}
+        self.graph: dict[tuple[str, str], np.ndarray[Any, Any]] = {}
+        self.grown: dict[tuple[str, str], np.ndarray[Any, Any]] = {}
         for t, area in enumerate(circuit.areas):
             for s, (name, size) in enumerate(sizes.items()):
                 graph = ImpliedGraph(area.n, circuit.p, seed, t * len(sizes) + s)
@@ -33,19 +39,19 @@ class DenseBrain:
                 self.grown[name, area.name] = np.zeros((size, area.n), np.int64)
         self.fires = {s.name: np.arange(s.k) for s in circuit.stimuli}
         self.fires |= {a.name: np.arange(0) for a in circuit.areas}
-        self.ever = {a.name: set() for a in circuit.areas}
+        self.ever: dict[str, set[int]] = {a.name: set() for a in circuit.areas}
         self.rounds = self.fired = 0
 
-    def winners(self, area):
+    def winners(self, area: str) -> Ids:
         return self.fires[area]
 
-    def support(self, area):
+    def support(self, area: str) -> int:
         return len(self.ever[area])
 
-    def activate(self, area, winners):
+    def activate(self, area: str, winners: Ids) -> None:
         self.fires[area] = np.sort(winners)
 
-    def fire(self, inputs, plastic=True):
+    def fire(self, inputs: Mapping[str, Sequence[str]], plastic: bool = True) -> None:
         found = {}
         for t, area in enumerate(self.circuit.areas):
             if area.name in inputs:
@@ -60,7 +66,7 @@ class DenseBrain:
         self.rounds += plastic
         self.fired += 1
 
-    def total(self, area, sources):
+    def total(self, area: Area, sources: Sequence[str]) -> Ids:
         terms = sum(len(self.fires[s]) for s in sources)
         growth = 1 + Fraction(area.beta)
         bits = 20
@@ -75,8 +81,8 @@ class DenseBrain:
             )
         return total
 
-    def best(self, area, t, total):
-        def priority(i):
+    def best(self, area: Area, t: int, total: Ids) -> Ids:
+        def priority(i: int) -> int:
             if self.ties == "lowest":
                 return i
             key = splitmix((t + splitmix((self.fired + splitmix(self.seed)) & _MASK)) & _MASK)

@@ -1,5 +1,8 @@
 """The exact tier gives the winners of a dense simulation of the same graph, bit for bit."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import dense
 import numpy as np
 import pytest
@@ -7,13 +10,18 @@ import pytest
 from justenough.assemblies import counts, graph, learned
 from justenough.assemblies import operations as op
 from justenough.assemblies.arithmetic import WholeNumbers, weights
-from justenough.assemblies.circuit import Area, Circuit, Fibre, Stimulus
-from justenough.assemblies.counts import HostCounts
-from justenough.assemblies.exact import ExactBrain, count_type
+from justenough.assemblies.circuit import Area, Brain, Circuit, Fibre, Stimulus
+from justenough.assemblies.counts import HostCounts, Ids, Step
+from justenough.assemblies.exact import ExactBrain, Ties, count_type
 from justenough.errors import InputError
 
+Winners = list[Ids]
+Run = Callable[[Brain], Winners]
 
-def one_area(n=400, k=20, p=0.05, beta=0.1, stimuli=1):
+
+def one_area(
+    n: int = 400, k: int = 20, p: float = 0.05, beta: float = 0.1, stimuli: int = 1
+) -> Circuit:
     names = "stuv"[:stimuli]
     return Circuit(
         p,
@@ -23,7 +31,7 @@ def one_area(n=400, k=20, p=0.05, beta=0.1, stimuli=1):
     )
 
 
-def three_areas(n=400, k=20, p=0.05, beta=0.1):
+def three_areas(n: int = 400, k: int = 20, p: float = 0.05, beta: float = 0.1) -> Circuit:
     return Circuit(
         p,
         tuple(Area(x, n - 10 * i, k + i, beta) for i, x in enumerate("abc")),
@@ -32,32 +40,32 @@ def three_areas(n=400, k=20, p=0.05, beta=0.1):
     )
 
 
-def projected(brain):
+def projected(brain: Brain) -> Winners:
     return [*op.project(brain, "s", "a", 10).winners]
 
 
-def unchanging(brain):
+def unchanging(brain: Brain) -> Winners:
     first = op.project(brain, "s", "a", 3, plastic=False)
     return [*first.winners, *op.project(brain, "s", "a", 4).winners]
 
 
-def completed(brain):
+def completed(brain: Brain) -> Winners:
     op.project(brain, "s", "a", 8)
     overlap = op.complete(brain, "a", 0.5, 3, seed=4)
     return [np.array([round(overlap * 1e6)]), brain.winners("a")]
 
 
-def sequence(brain):
+def sequence(brain: Brain) -> Winners:
     learnt = op.learn_sequence(brain, "stuv", "a", 3)
     return [*learnt, *op.recall_sequence(brain, "s", "a", 4)]
 
 
-def reciprocal(brain):
+def reciprocal(brain: Brain) -> Winners:
     op.project(brain, "s", "a", 3)
     return [*op.reciprocal_project(brain, "s", "a", "c", 6).winners, brain.winners("a")]
 
 
-def associated(brain):
+def associated(brain: Brain) -> Winners:
     for stimulus, area in (("s", "a"), ("t", "b")):
         op.project(brain, stimulus, area, 5)
         op.project(brain, area, "c", 5)
@@ -65,14 +73,14 @@ def associated(brain):
     return [*trace.winners, brain.winners("a"), brain.winners("b")]
 
 
-def merged(brain):
+def merged(brain: Brain) -> Winners:
     for stimulus, area in (("s", "a"), ("t", "b")):
         op.project(brain, stimulus, area, 4)
     trace = op.merge(brain, ("s", "t"), ("a", "b"), "c", 6)
     return [*trace.winners, brain.winners("a"), brain.winners("b")]
 
 
-OPERATIONS = {
+OPERATIONS: dict[Run, Callable[..., Circuit]] = {
     projected: one_area,
     unchanging: one_area,
     completed: one_area,
@@ -83,7 +91,9 @@ OPERATIONS = {
 }
 
 
-def assert_same(run, circuit, seed, ties="random", **options):
+def assert_same(
+    run: Run, circuit: Circuit, seed: int, ties: Ties = "random", **options: Any
+) -> None:
     ours, theirs = (
         ExactBrain(circuit, seed, ties, **options),
         dense.DenseBrain(circuit, seed, ties),
@@ -94,56 +104,59 @@ def assert_same(run, circuit, seed, ties="random", **options):
         assert ours.support(area.name) == theirs.support(area.name)
 
 
-@pytest.mark.parametrize("run", OPERATIONS, ids=lambda run: run.__name__)
+@pytest.mark.parametrize("run", OPERATIONS, ids=lambda run: str(run.__name__))
 @pytest.mark.parametrize("ties", ["random", "lowest"])
-def test_winners_are_those_of_a_dense_simulation(run, ties):
+def test_winners_are_those_of_a_dense_simulation(run: Run, ties: Ties) -> None:
     assert_same(run, OPERATIONS[run](), 1, ties)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("run", OPERATIONS, ids=lambda run: run.__name__)
-def test_winners_are_those_of_a_dense_simulation_on_twenty_graphs(run):
+@pytest.mark.parametrize("run", OPERATIONS, ids=lambda run: str(run.__name__))
+def test_winners_are_those_of_a_dense_simulation_on_twenty_graphs(run: Run) -> None:
     for seed in range(20):
         n, k, p = [(600, 24, 0.05), (900, 30, 0.02), (300, 10, 0.2), (400, 15, 0.004)][seed % 4]
         assert_same(run, OPERATIONS[run](n=n, k=k, p=p, beta=0.05 + 0.01 * seed), seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", [projected, sequence, completed], ids=lambda run: run.__name__)
+@pytest.mark.parametrize(
+    "run", [projected, sequence, completed], ids=lambda run: str(run.__name__)
+)
 @pytest.mark.parametrize("seed", range(2))
-def test_winners_are_those_of_a_dense_simulation_of_five_thousand(run, seed):
+def test_winners_are_those_of_a_dense_simulation_of_five_thousand(run: Run, seed: int) -> None:
     assert_same(run, OPERATIONS[run](n=5000, k=70, p=0.01), seed)
 
 
-@pytest.mark.parametrize("run", [projected, merged], ids=lambda run: run.__name__)
+@pytest.mark.parametrize("run", [projected, merged], ids=lambda run: str(run.__name__))
 @pytest.mark.parametrize("threads", [1, 2, 4])
-def test_threads_do_not_matter(run, threads):
+def test_threads_do_not_matter(run: Run, threads: int) -> None:
     assert_same(run, OPERATIONS[run](n=700, p=0.02), 5, threads=threads)
 
 
-def test_without_numba_the_winners_are_the_same(monkeypatch):
+def test_without_numba_the_winners_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (counts, graph, learned):
         monkeypatch.setattr(module, "compiled", lambda: None)
     assert_same(sequence, one_area(n=300, stimuli=4), 2)
 
 
 @pytest.mark.parametrize("p", [1e-4, 0.9])
-def test_ties_of_nearly_all_are_broken_alike(p):
+def test_ties_of_nearly_all_are_broken_alike(p: float) -> None:
     # With p = 1e-4 nearly every neuron hears nothing, with 0.9 nearly everything.
     for ties in ("random", "lowest"):
         assert_same(projected, one_area(p=p, n=300, k=30), 3, ties)
 
 
 @pytest.mark.parametrize("k", [1, 300])
-def test_smallest_and_largest_cap(k):
+def test_smallest_and_largest_cap(k: int) -> None:
     assert_same(projected, one_area(n=300, k=k), 3)
 
 
-def test_counts_that_outgrow_a_byte_are_widened():
-    circuit, made = one_area(n=400, k=330, p=0.5), []
+def test_counts_that_outgrow_a_byte_are_widened() -> None:
+    circuit = one_area(n=400, k=330, p=0.5)
+    made: list[Any] = []
 
-    def make(n, kind):
+    def make(n: int, kind: Any) -> HostCounts:
         made.append(kind)
         return HostCounts(n, np.uint8 if len(made) == 1 else kind)
 
@@ -151,7 +164,7 @@ def test_counts_that_outgrow_a_byte_are_widened():
     assert made == [np.uint16, np.uint8, np.uint16]
 
 
-def test_types_of_counts():
+def test_types_of_counts() -> None:
     small, large = one_area(k=20, p=0.05), one_area(n=10_000, k=5000, p=0.05)
     assert count_type(small, small.areas[0]) is np.uint8
     assert count_type(large, large.areas[0]) is np.uint16
@@ -162,7 +175,7 @@ class Interrupted(HostCounts):
 
     when = 4
 
-    def change(self, steps):
+    def change(self, steps: Sequence[Step]) -> None:
         self.when -= 1
         if self.when == 0:
             super().change([step._replace(removed=step.removed[:0]) for step in steps])
@@ -170,11 +183,11 @@ class Interrupted(HostCounts):
         super().change(steps)
 
 
-def test_a_change_that_was_broken_off_is_made_again():
+def test_a_change_that_was_broken_off_is_made_again() -> None:
     circuit = one_area()
     brain = ExactBrain(circuit, 1, make=Interrupted)
     whole = projected(ExactBrain(circuit, 1))
-    found = []
+    found: list[Ids] = []
     while len(found) < len(whole):
         try:
             brain.fire({"a": ["s", "a"] if found else ["s"]})
@@ -184,7 +197,7 @@ def test_a_change_that_was_broken_off_is_made_again():
     np.testing.assert_array_equal(found, whole)
 
 
-def test_who_would_win_is_who_wins_and_changes_nothing():
+def test_who_would_win_is_who_wins_and_changes_nothing() -> None:
     brain, other = ExactBrain(one_area(), 1), ExactBrain(one_area(), 1)
     for r in range(6):
         inputs = {"a": ["s", "a"] if r else ["s"]}
@@ -195,11 +208,11 @@ def test_who_would_win_is_who_wins_and_changes_nothing():
         np.testing.assert_array_equal(brain.winners("a"), other.winners("a"))
 
 
-def test_a_settled_round_makes_no_pass_over_the_counts():
-    passes = []
+def test_a_settled_round_makes_no_pass_over_the_counts() -> None:
+    passes: list[int] = []
 
     class Counting(HostCounts):
-        def at_least(self, bound, most):
+        def at_least(self, bound: int, most: int) -> Ids | None:
             passes.append(bound)
             return super().at_least(bound, most)
 
@@ -217,7 +230,7 @@ def test_a_settled_round_makes_no_pass_over_the_counts():
     assert len(passes) == made
 
 
-def test_rounds_that_are_alike_share_a_bit():
+def test_rounds_that_are_alike_share_a_bit() -> None:
     brain = ExactBrain(one_area(beta=0.2), 1)
     op.project(brain, "s", "a", 60)
     synapses = brain._learned["a", "a"]
@@ -227,7 +240,7 @@ def test_rounds_that_are_alike_share_a_bit():
     assert synapses.times.max() > 40
 
 
-def test_refusals():
+def test_refusals() -> None:
     brain = ExactBrain(one_area(), 1)
     with pytest.raises(InputError, match="has no winners yet"):
         brain.fire({"a": ["a"]})
@@ -241,7 +254,7 @@ def test_refusals():
         ExactBrain(one_area(), -1)
 
 
-def test_weights_that_outgrow_64_bits_lose_fraction_first_and_are_then_refused():
+def test_weights_that_outgrow_64_bits_lose_fraction_first_and_are_then_refused() -> None:
     assert weights(1.0, 20, 1000)[0] == 2**20
     assert 1 <= weights(1.0, 50, 1000)[0] < 2**20
     with pytest.raises(InputError, match="give fewer plastic rounds or a smaller beta"):
@@ -250,7 +263,7 @@ def test_weights_that_outgrow_64_bits_lose_fraction_first_and_are_then_refused()
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("k", "p", "beta"), [(1000, 0.01, 0.1), (1000, 0.001, 0.25)])
-def test_support_keeps_to_the_theorem(k, p, beta):
+def test_support_keeps_to_the_theorem(k: int, p: float, beta: float) -> None:
     # Dabagia, Papadimitriou and Vempala 2022, theorem on projection, r = 1.
     n = 10**6
     root = np.sqrt(2 * np.log(n / k))

@@ -55,6 +55,7 @@ def simulate(tier: str, size: list[float], device: str, threads: int | None) -> 
     """Run one size; what it took and what came out."""
     n, k, p, beta = int(size[0]), int(size[1]), size[2], size[3]
     circuit = Circuit(p, (Area("a", n, k, beta),), (Stimulus("s", k),), (Fibre("a", "a"),))
+    warm_up(device, threads)
     before = resident()
     brain: Any = (
         ExactBrain(circuit, 1, threads=threads, make=maker(device, threads))
@@ -84,6 +85,14 @@ def simulate(tier: str, size: list[float], device: str, threads: int | None) -> 
         found["bytes"] = brain.nbytes
         found |= floors(brain, n, device)
     return found
+
+
+def warm_up(device: str, threads: int | None) -> None:
+    """Load the compiled loops, which takes half a second and is not what is measured."""
+    circuit = Circuit(0.1, (Area("a", 2000, 20, 0.1),), (Stimulus("s", 20),), (Fibre("a", "a"),))
+    for brain in (ExactBrain(circuit, make=maker(device, threads)), LazyBrain(circuit)):
+        for sources in (["s"], ["s", "a"], ["s", "a"]):
+            brain.fire({"a": sources})
 
 
 def floors(brain: ExactBrain, n: int, device: str) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def test_the_wheel_has_all_that_a_run_needs(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as z:
         held = set(z.namelist())
     needed = {f"justenough/{p.relative_to(PACKAGE)}" for p in SOURCES}
-    beside = {".onnx", ".j2", ".css", ".js", ".toml"}
+    beside = {".onnx", ".j2", ".css", ".js", ".toml", ".cu"}
     needed |= {
         f"justenough/{p.relative_to(PACKAGE)}" for p in PACKAGE.rglob("*") if p.suffix in beside
     }

@@ -86,7 +86,7 @@ class ImpliedGraph:
         Raises:
             InputError: The source is out of range.
         """
-        source = int(_ids([source], LARGEST_SOURCE, "sources")[0])
+        source = int(checked_ids([source], LARGEST_SOURCE, "sources")[0])
         return np.concatenate(list(self._pieces(source)))
 
     def block(self, source: int, block: int) -> NDArray[np.int64]:
@@ -95,8 +95,8 @@ class ImpliedGraph:
         Raises:
             InputError: The source or the block is out of range.
         """
-        source = int(_ids([source], LARGEST_SOURCE, "sources")[0])
-        block = int(_ids([block], self.blocks, "blocks")[0])
+        source = int(checked_ids([source], LARGEST_SOURCE, "sources")[0])
+        block = int(checked_ids([block], self.blocks, "blocks")[0])
         return self._of_blocks(source, np.array([block]))
 
     def has_edge(self, source: int, target: int) -> bool:
@@ -105,7 +105,7 @@ class ImpliedGraph:
         Raises:
             InputError: An id is out of range.
         """
-        target = int(_ids([target], self.n, "targets")[0])
+        target = int(checked_ids([target], self.n, "targets")[0])
         return target in self.block(source, target >> self.block_bits)
 
     def edges_among(
@@ -130,8 +130,8 @@ class ImpliedGraph:
         >>> bool(bits[0, 0] >> 2 & 1) == graph.has_edge(3, 12)
         True
         """
-        rows = _ids(sources, LARGEST_SOURCE, "sources").astype(np.uint64)
-        columns = _ids(targets, self.n, "targets")
+        rows = checked_ids(sources, LARGEST_SOURCE, "sources").astype(np.uint64)
+        columns = checked_ids(targets, self.n, "targets")
         places = np.argsort(columns, kind="stable")
         ordered = columns[places]
         out = np.zeros((len(rows), -(-len(columns) // 64)), np.uint64)
@@ -204,8 +204,8 @@ def accumulate(
             f"counts are {counts.dtype} of shape {counts.shape}; "
             f"give uint8 or uint16 of shape ({graph.n},) that can be written"
         )
-    gone = _ids(removed, LARGEST_SOURCE, "sources").astype(np.uint64)
-    come = _ids(added, LARGEST_SOURCE, "sources").astype(np.uint64)
+    gone = checked_ids(removed, LARGEST_SOURCE, "sources").astype(np.uint64)
+    come = checked_ids(added, LARGEST_SOURCE, "sources").astype(np.uint64)
     bad = _stepped(counts, gone, come, graph, threads)
     if bad:
         # Steps wrap, so the opposite steps give back every count, also those that wrapped.
@@ -278,7 +278,7 @@ def _tables(p: float) -> tuple[int, NDArray[np.uint64], NDArray[np.uint16]]:
     return bits, thresholds, guide
 
 
-def _ids(ids: ArrayLike, below: int, what: str) -> NDArray[np.int64]:
+def checked_ids(ids: ArrayLike, below: int, what: str) -> NDArray[np.int64]:
     """The ids as int64 (k,), refused unless whole and in 0..below-1."""
     array = np.asarray(ids)
     if array.size == 0:

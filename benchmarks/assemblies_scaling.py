@@ -9,11 +9,14 @@ since a round cannot be repeated; settled rounds, passes and copies are medians.
 
 import argparse
 import json
+import os
+import platform
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ SIZES = [(10**e, 1000, 0.001, 0.1) for e in (6, 7, 8)] + [
     (10**9, 1000, 0.001, 0.25),
     (10**10, 1000, 0.001, 0.25),
 ]
+# A card changes winners fast enough for these.
+ON_A_CARD = [(10**10, 1000, 0.001, 0.1), (10**9, 10**4, 0.001, 0.1), (10**10, 10**4, 0.001, 0.1)]
 LAZY = [(10**e, 1000, 0.01, 0.05) for e in (6, 7, 8, 9, 10)] + [(10**9, 10**4, 0.001, 0.1)]
 
 
@@ -128,6 +133,29 @@ def maker(device: str, threads: int | None) -> Callable[[int, Any], Counts]:
     return lambda n, kind: HostCounts(n, kind, threads)
 
 
+def machine(device: str) -> dict[str, Any]:
+    """What it was measured on."""
+    with_cpu = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text("utf8").splitlines()
+        if line.startswith("model name")
+    ]
+    found: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": with_cpu[0] if with_cpu else platform.machine(),
+        "cores": usable_cores(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+        "versions": {name: version(name) for name in ("numpy", "scipy", "numba")},
+    }
+    if device == "cuda":
+        from justenough.assemblies.cuda import card
+
+        found["card"] = card()
+        found["versions"]["cupy"] = version("cupy-cuda13x")
+    return found
+
+
 def resident() -> int:
     """Bytes of memory that this process holds now."""
     return int(Path("/proc/self/statm").read_text("utf8").split()[1]) * resource.getpagesize()
@@ -147,7 +175,8 @@ def main() -> None:
         print(json.dumps(simulate(asked.one[0], asked.one[1], asked.device, asked.threads)))
         return
     results = []
-    for tier, sizes in (("exact", SIZES), ("lazy", LAZY)):
+    exact = SIZES + (ON_A_CARD if asked.device == "cuda" else [])
+    for tier, sizes in (("exact", exact), ("lazy", LAZY)):
         for size in sizes if asked.tier in (None, tier) else []:
             if size[0] > asked.largest:
                 continue
@@ -173,7 +202,8 @@ def main() -> None:
                 flush=True,
             )
             if asked.out:
-                asked.out.write_text(json.dumps(results, indent=1) + "\n", "utf8")
+                whole = {"machine": machine(asked.device), "runs": results}
+                asked.out.write_text(json.dumps(whole, indent=1) + "\n", "utf8")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from justenough.assemblies.kernels import compiled
 from justenough.compiled import spread
 
 Words = NDArray[np.uint64]
-# From so many words on, threads save more than it takes to start them.
+# From so many words or synapses on, threads save more than it takes to start them.
 _LONG = 1 << 18
 
 
@@ -39,6 +39,8 @@ class Learned:
         self.heard: Words = np.zeros((0, 1), np.uint64)
         self.times: Ids = np.zeros(64, np.int64)
         self._bits: dict[bytes, int] = {}
+        # What `_pairs` returned last, and for which sources and sizes.
+        self._kept: tuple[Ids, tuple[int, int], list[NDArray[np.int32]]] = np.arange(0), (0, 0), []
 
     @property
     def nbytes(self) -> int:
@@ -83,19 +85,39 @@ class Learned:
             _, target, exponent = self.synapses(active)
             np.add.at(total, target, table[exponent])
             return
+        parts = self._pairs(active, threads)
         words = -(-len(self._bits) // 64)
         often = self.times[: 64 * words] > 1
-        heavy = np.packbits(often, bitorder="little").view(np.uint64)
+        rounds = np.packbits(often, bitorder="little").view(np.uint64), self.times
 
         def work(part: slice) -> None:
-            loops.inputs(
-                (self.edges, self.sent, self.heard), active, (part.start, part.stop),
-                (heavy, self.times), table, total,
-            )  # fmt: skip
+            for pairs in parts[part]:
+                loops.inputs(pairs, (self.sent, self.heard), rounds, table, total)
 
-        # Threads share out targets, so none adds to what another adds to.
+        # Parts share out targets, so none adds to what another adds to.
+        spread(work, len(parts), threads if sum(map(len, parts)) > _LONG else 1)
+
+    def _pairs(self, active: Ids, threads: int | None) -> list[NDArray[np.int32]]:
+        """Slots of source and target of each synapse from `active`, by parts of the targets.
+
+        They are kept: in a settled area the next round asks for the same.
+        """
         columns = -(-self.targets // 64)
-        spread(work, columns, threads if columns * active.size > _LONG else 1)
+        kept, size, parts = self._kept
+        if size == (self.sources, self.targets) and np.array_equal(kept, active):
+            return parts
+        loops = compiled()
+
+        def work(part: slice) -> NDArray[np.int32]:
+            number = int(np.bitwise_count(self.edges[active, part]).sum(dtype=np.int64))
+            pairs = np.empty((number, 2), np.int32)
+            if loops is not None:
+                loops.pairs(self.edges, active, part.start, part.stop, pairs)
+            return pairs
+
+        parts = spread(work, columns, threads if columns * active.size > _LONG else 1)
+        self._kept = active, (self.sources, self.targets), parts
+        return parts
 
     def synapses(self, active: Ids) -> tuple[Ids, Ids, Ids]:
         """Synapses from `active`: place of the source in it, slot of the target, exponent."""

@@ -273,3 +273,19 @@ def test_support_keeps_to_the_theorem(k: int, p: float, beta: float) -> None:
     assert trace.support[-1] <= bound
     # No first-time winners after O(log k) rounds.
     assert trace.support[int(5 * np.log(k))] == trace.support[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_recall_and_overlap_keep_to_the_theorem(seed: int) -> None:
+    # The same paper: a stimulus brings its assembly back but for exp(-k p r) of it, and the
+    # assemblies of two stimuli that share nothing share no more than chance would have it.
+    n, k, p = 10**6, 1000, 0.01
+    circuit = one_area(n=n, k=k, p=p, beta=0.1, stimuli=2)
+    brain = ExactBrain(circuit, seed)
+    one = op.project(brain, "s", "a", 25).winners[-1]
+    other = op.project(brain, "t", "a", 25).winners[-1]
+    brain.fire({"a": ["s"]}, plastic=False)
+    assert op.overlap(one, brain.winners("a")) >= 1 - np.exp(-k * p)
+    # Poisson with mean k^2 / n = 1.
+    assert np.intersect1d(one, other).size <= 8

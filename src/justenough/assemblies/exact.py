@@ -23,6 +23,7 @@ from justenough.assemblies.circuit import Area, Circuit
 from justenough.assemblies.counts import Counts, HostCounts, Ids, Step
 from justenough.assemblies.graph import ImpliedGraph
 from justenough.assemblies.learned import Learned
+from justenough.assemblies.saved import Arrays, unfit, within
 from justenough.errors import InputError
 from justenough.stats.counter import mixed
 
@@ -144,6 +145,54 @@ class ExactBrain:
             raise InputError(f"area {area}: {int((slots < 0).sum())} of these never fired")
         state.winners = np.sort(slots)
 
+    def saved(self) -> dict[str, NDArray[Any]]:
+        """All that a run goes on from, by name; counts are not in it, the graph gives them again.
+
+        Raises:
+            InputError: A round was broken off half done.
+        """
+        self._check_whole()
+        found = {"clock": np.array([self._fired, self._rounds])}
+        for name, state in self._areas.items():
+            found |= {f"{name}~ids": state.ids, f"{name}~winners": state.winners}
+            for stimulus, (counts, exponents) in state.stimuli.items():
+                found[f"{name}~{stimulus}~counts"] = counts
+                found[f"{name}~{stimulus}~exponents"] = exponents
+        for (source, target), learned in self._learned.items():
+            found |= learned.saved(f"{source}~{target}")
+        return found
+
+    def restore(self, saved: Arrays) -> None:
+        """Become the brain whose `saved` this is; what follows is then bit for bit the same.
+
+        Threads, `make` and `arithmetic` may differ. The first round makes the counts again.
+
+        Raises:
+            InputError: It is not the state of a brain of this circuit, of which nothing is left.
+        """
+        self._whole = False
+        clock = within(saved, "clock", np.int64, (2,), 2**62)
+        self._fired, self._rounds = (int(value) for value in clock)
+        for name, state in self._areas.items():
+            state.ids = within(saved, f"{name}~ids", np.int64, (None,), state.area.n - 1)
+            ever = len(state.ids)
+            state.winners = within(saved, f"{name}~winners", np.int64, (None,), ever - 1)
+            if len(np.unique(state.ids)) < ever or (np.diff(state.winners) <= 0).any():
+                raise unfit(f"area {name} has a neuron twice")
+            state.rows = state.reached = None
+            state.stimuli = {
+                stimulus: (
+                    within(saved, f"{name}~{stimulus}~counts", np.int64, (ever,), k),
+                    within(saved, f"{name}~{stimulus}~exponents", np.int64, (ever,), clock[1]),
+                )
+                for stimulus, k in self._stimuli.items()
+                if f"{name}~{stimulus}~counts" in saved
+            }
+        for (source, target), learned in self._learned.items():
+            shape = len(self._areas[source].ids), len(self._areas[target].ids)
+            learned.restore(saved, f"{source}~{target}", shape, self._rounds)
+        self._whole = True
+
     def fire(self, inputs: Mapping[str, Sequence[str]], plastic: bool = True) -> None:
         """One round: each area in `inputs` fires on the sources named.
 
@@ -184,12 +233,15 @@ class ExactBrain:
             for target, (slots, new) in self._chosen(inputs, arithmetic).items()
         }
 
+    def _check_whole(self) -> None:
+        if not self._whole:
+            raise InputError("a round was broken off half done; go on from a checkpoint")
+
     def _chosen(
         self, inputs: Mapping[str, Sequence[str]], arithmetic: Arithmetic
     ) -> dict[str, tuple[Ids, Ids]]:
         """Winners of each target: slots of those that fired before, ids of those that did not."""
-        if not self._whole:
-            raise InputError("a round was broken off half done; go on from a checkpoint")
+        self._check_whole()
         self._circuit.check(inputs)
         for sources in inputs.values():
             for source in sources:

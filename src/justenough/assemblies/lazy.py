@@ -28,8 +28,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from justenough.assemblies.circuit import Area, Circuit, Slots
-from justenough.assemblies.unfired import Unfired
+from justenough.assemblies.circuit import Area, Circuit, Fibre, Slots, Stimulus
+from justenough.assemblies.packed import pack, unpack
+from justenough.assemblies.saved import Arrays, unfit
+from justenough.assemblies.unfired import Rows, Unfired
 from justenough.errors import InputError
 
 FRACTION_BITS = 20
@@ -101,6 +103,10 @@ class _AreaState:
     stimuli: dict[str, tuple[Slots, _Exponents]] = field(default_factory=dict)
 
 
+# All that a brain is made of, and that a saved one may hold.
+_PARTS = (Area, Circuit, Fibre, Stimulus, Unfired, Rows, _AreaState, _Synapses)
+
+
 class LazyBrain:
     """A circuit simulated at a cost that does not depend on the number of neurons.
 
@@ -133,6 +139,35 @@ class LazyBrain:
     def circuit(self) -> Circuit:
         """What is simulated."""
         return self._circuit
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Bytes by what takes them: synapses, neurons that ever fired, classes of the others."""
+        areas, fibres = self._areas.values(), self._synapses.values()
+        return {
+            "synapses": sum(s.source.nbytes + s.target.nbytes + s.exponent.nbytes for s in fibres),
+            "neurons that fired": sum(
+                a.nbytes + b.nbytes for state in areas for a, b in state.stimuli.values()
+            ),
+            "classes": sum(a.unfired.table.nbytes + a.unfired.number.nbytes for a in areas),
+        }
+
+    def saved(self) -> dict[str, npt.NDArray[np.generic]]:
+        """All that a run goes on from, by name."""
+        return pack(vars(self))
+
+    def restore(self, saved: Arrays) -> None:
+        """Become the brain whose `saved` this is; what follows is then bit for bit the same.
+
+        Raises:
+            InputError: It is not the state of a brain of this circuit.
+        """
+        found = unpack(saved, _PARTS, self._rng)
+        if not isinstance(found, dict) or found.keys() != vars(self).keys():
+            raise unfit("parts are missing")
+        if found["_circuit"] != self._circuit:
+            raise unfit("its circuit is another")
+        vars(self).update(found)
 
     def winners(self, area: str) -> Slots:
         """Neurons that fired last, sorted."""

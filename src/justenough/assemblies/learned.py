@@ -7,6 +7,7 @@ sources and same winners, share a bit, and how often they came is counted beside
 """
 
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 from justenough.assemblies.counts import Counts, Ids
 from justenough.assemblies.graph import ImpliedGraph
 from justenough.assemblies.kernels import compiled
+from justenough.assemblies.saved import Arrays, only_first_bits, unfit, within
 from justenough.compiled import spread
 
 Words = NDArray[np.uint64]
 # From so many words or synapses on, threads save more than it takes to start them.
 _LONG = 1 << 18
+# Bytes of a digest of a round.
+_KEY = 32
 
 
 class Learned:
@@ -48,6 +52,40 @@ class Learned:
         arrays = (self.edges, self.sent, self.heard, self.times)
         return sum(array.nbytes for array in arrays)
 
+    def saved(self, name: str) -> dict[str, NDArray[Any]]:
+        """All that it is, without spare room; `name` begins each array's name."""
+        columns, words = -(-self.targets // 64), max(1, -(-len(self._bits) // 64))
+        return {
+            f"{name}~edges": self.edges[: self.sources, :columns],
+            f"{name}~sent": self.sent[: self.sources, :words],
+            f"{name}~heard": self.heard[: self.targets, :words],
+            f"{name}~times": self.times[: 64 * words],
+            f"{name}~rounds": np.frombuffer(b"".join(self._bits), np.uint8).reshape(-1, _KEY),
+        }
+
+    def restore(self, saved: Arrays, name: str, shape: tuple[int, int], rounds: int) -> None:
+        """Become what `saved` gave, of so many sources and targets after so many rounds.
+
+        Raises:
+            InputError: It cannot have been so.
+        """
+        sources, targets = shape
+        keys = within(saved, f"{name}~rounds", np.uint8, (None, _KEY))
+        words, columns = max(1, -(-len(keys) // 64)), -(-targets // 64)
+        self.edges = within(saved, f"{name}~edges", np.uint64, (sources, columns))
+        self.sent = within(saved, f"{name}~sent", np.uint64, (sources, words))
+        self.heard = within(saved, f"{name}~heard", np.uint64, (targets, words))
+        self.times = within(saved, f"{name}~times", np.int64, (64 * words,), rounds)
+        self._bits = {key.tobytes(): bit for bit, key in enumerate(keys)}
+        self.sources, self.targets, self.rounds = sources, targets, int(self.times.sum())
+        # A bit that no neuron or round has would be an index beyond the arrays.
+        mine = only_first_bits(self.edges, targets) and all(
+            only_first_bits(history, len(keys)) if len(keys) else not history.any()
+            for history in (self.sent, self.heard)
+        )
+        if not mine or self.rounds > rounds or len(self._bits) < len(keys):
+            raise unfit(f"{name} has synapses or rounds that it cannot have")
+
     def extend(self, counts: Counts, sources: Ids, targets: Ids) -> None:
         """Look up synapses of those that fired for the first time; all ids, in order of slots."""
         s, t = self.sources, self.targets
@@ -67,7 +105,7 @@ class Learned:
     def grow(self, sources: Ids, targets: Ids) -> None:
         """Synapses from these sources to these winners gain one exponent; slots, sorted."""
         self.rounds += 1
-        key = blake2b(sources.tobytes() + b"/" + targets.tobytes(), digest_size=32).digest()
+        key = blake2b(sources.tobytes() + b"/" + targets.tobytes(), digest_size=_KEY).digest()
         bit = self._bits.setdefault(key, len(self._bits))
         word, one = bit // 64, np.uint64(1) << np.uint64(bit % 64)
         if word == self.sent.shape[1]:

@@ -1,0 +1,102 @@
+"""What a simulation takes, known before it starts, beside what this machine has free."""
+
+import os
+from contextlib import suppress
+from math import ceil, exp, log, sqrt
+from pathlib import Path
+
+import numpy as np
+
+from justenough.assemblies.circuit import Area, Circuit
+from justenough.assemblies.exact import MOST_TIED, count_type
+from justenough.assemblies.unfired import MOST_CLASSES
+from justenough.core.case_files import LIMITS, memory_bytes
+
+# Arrays grow by doubling, so that they hold up to twice what is in them, in each direction.
+_ROOM = 2
+# Of the lazy tier: a synapse, and a class of neurons that never fired.
+_SYNAPSE, _CLASS = 24, 64
+
+
+def likely_support(area: Area, rounds: int) -> int:
+    """A guess how many neurons ever fire: fewer with more plasticity, never above k a round."""
+    times = rounds if not area.beta else min(rounds, 1 + 0.4 / area.beta)
+    return min(area.n, ceil(area.k * times))
+
+
+def support_bound(area: Area, p: float) -> tuple[float, float]:
+    """A theorem's bound on the support, and the least beta for which it is proved.
+
+    Dabagia, Papadimitriou and Vempala, "Assemblies of neurons learn to classify well-separated
+    distributions", COLT 2022, theorem on creation, of a stimulus whose neurons always fire
+    (r = 1): with high probability for large n, at most k / (1 - exp(-(beta / beta0)^2)) neurons
+    ever fire.
+
+    >>> bound, least = support_bound(Area("a", 10**6, 1000, 0.1), 0.01)
+    >>> round(bound), round(least, 2)
+    (34128, 0.58)
+    """
+    spread = sqrt(2 * log(area.n / area.k))
+    least = ((sqrt(2) - 1) * spread + sqrt(6)) / (sqrt(area.k * p) + spread)
+    missing = 1 - exp(-((area.beta / least) ** 2))
+    return (area.k / missing if missing else float("inf")), least
+
+
+def exact_bytes(circuit: Circuit, rounds: int) -> dict[str, int]:
+    """Bytes of `ExactBrain` by array, at most if no more neurons fire than `likely_support`."""
+    ever = {a.name: likely_support(a, rounds) for a in circuit.areas}
+    counts = sum(a.n * np.dtype(count_type(circuit, a)).itemsize for a in circuit.areas)
+    words = ceil(rounds / 64) * _ROOM
+    synapses = sum(
+        ever[f.source] * ever[f.target] * _ROOM**2 // 8
+        + 8 * words * _ROOM * (ever[f.source] + ever[f.target])
+        for f in circuit.fibres
+    )
+    most = max(min(a.n, MOST_TIED) for a in circuit.areas)
+    return {
+        "counts": counts,
+        "synapses": synapses,
+        "neurons that fired": 24 * sum(ever.values()),
+        "candidates": 16 * most,
+    }
+
+
+def lazy_bytes(circuit: Circuit, rounds: int) -> dict[str, int]:
+    """Bytes of `LazyBrain` by array, at most if no more neurons fire than `likely_support`."""
+    ever = {a.name: likely_support(a, rounds) for a in circuit.areas}
+    pairs = sum(ever[f.source] * ever[f.target] for f in circuit.fibres)
+    return {
+        "synapses": ceil(pairs * circuit.p) * _SYNAPSE * _ROOM,
+        "neurons that fired": 24 * sum(ever.values()),
+        "classes": MOST_CLASSES * _CLASS * len(circuit.areas),
+    }
+
+
+def free_bytes() -> int:
+    """Bytes that this process may still take: of the machine, its container and its own limit."""
+    known = [memory_bytes()]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        found = next(line for line in lines if line.startswith("MemAvailable"))
+        known.append(1024 * int(found.split()[1]))
+    for limit, used, idle in _CGROUPS:
+        with suppress(OSError, ValueError, StopIteration):
+            rows = Path(limit).with_name("memory.stat").read_text(encoding="utf-8").split()
+            cache = int(rows[rows.index(idle) + 1])
+            most, now = (int(Path(p).read_text(encoding="utf-8")) for p in (limit, used))
+            known.append(most - now + cache)
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+        if most != resource.RLIM_INFINITY:
+            known.append(most - pages * os.sysconf("SC_PAGE_SIZE"))
+    return max(0, min(known))
+
+
+# Where a container's limit is, what it uses, and how much of that is cache that would be given up.
+_CGROUPS = (
+    (LIMITS[0], LIMITS[0].replace("max", "current"), "inactive_file"),
+    (LIMITS[1], LIMITS[1].replace("limit", "usage"), "total_inactive_file"),
+)

@@ -1,7 +1,10 @@
-"""This machine's processor: its name, and the vector instructions that int8 depends on."""
+"""This machine: its processor, the vector instructions that int8 depends on, what is installed."""
 
+import os
 import platform
 import re
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 _VECTOR = re.compile(r"(avx|amx|fma|f16c|sse4|ssse3|vnni|asimd|sve|bf16|i8mm|neon|fphp)")
@@ -33,3 +36,24 @@ def processor() -> str:
     text = info.read_text() if info.is_file() else ""
     found = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def machine() -> dict[str, object]:
+    """Where a run was made; nothing that numbers depend on beyond rounding."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Versions of justenough and of the `libraries`, those installed."""
+    found = {}
+    for name in ("justenough", *libraries):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

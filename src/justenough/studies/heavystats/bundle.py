@@ -1,16 +1,12 @@
 """What another machine needs to run a study again, and how two runs are compared."""
 
 import json
-import os
-import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from justenough.errors import InputError
-from justenough.subjects.processor import processor
 
 FORMAT = "justenough heavystats 1"
 LIBRARIES = ("numpy", "scipy", "numba", "jax", "blackjax", "numpyro", "nutpie", "cma", "torch")
@@ -34,27 +30,6 @@ class Difference:
     theirs: float
     ours: float
     allowed: float
-
-
-def versions() -> dict[str, str]:
-    """Versions of what numbers can depend on, those installed."""
-    found = {}
-    for name in ("justenough", *LIBRARIES):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def machine() -> dict[str, object]:
-    """Where a run was made; nothing that numbers depend on beyond rounding."""
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-    }
 
 
 def read_bundle(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from justenough.studies.heavystats.report import render, said
 from justenough.studies.heavystats.table import Table, read_table
 from justenough.studies.heavystats.work import Work
 from justenough.studies.heavystats.world import World
+from justenough.subjects.processor import machine, versions
 
 __all__ = ["STAGES", "Asked", "ask", "run", "said"]
 CONVERSATIONS = 1_000_000
@@ -174,8 +175,8 @@ def _results(asked: Asked, source: World | Table, stages: Mapping[str, Said]) ->
             "option": asked.option, "seed": asked.seed, "conversations": asked.conversations,
             "table": table,
         },
-        "versions": bundle.versions(),
-        "machine": bundle.machine(),
+        "versions": versions(bundle.LIBRARIES),
+        "machine": machine(),
         "source": world or table,
         "stages": dict(stages),
     }  # fmt: skip

@@ -12,6 +12,7 @@ from justenough.cli import (
     compress,
     demo,
     inspect,
+    neurons,
     report,
     run,
     study,
@@ -29,7 +30,7 @@ app = typer.Typer(
 )
 for verb in (inspect, compress, certify, verify, run, report, demo):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.run)
-for many in (study, claims):
+for many in (study, neurons, claims):
     app.add_typer(many.app, name=many.__name__.rpartition(".")[2])
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -16,6 +16,26 @@ from justenough.report.words import kept_together
 
 WIDE = 100
 console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+class Seen(Protocol):
+    """A round that has ended; its overlap with the one before is NaN without one."""
+
+    @property
+    def round(self) -> int:
+        """Its number, from 1."""
+
+    @property
+    def overlap(self) -> float:
+        """Share of the winners of the round before that fired again."""
+
+    @property
+    def support(self) -> int:
+        """Neurons that ever fired."""
+
+    @property
+    def seconds(self) -> float:
+        """What it took."""
 
 
 # Where a stage begins in the whole of a run, as its runs went so far; it only guesses the end.
@@ -76,6 +96,25 @@ def study_bar(stages: int) -> Iterator[Callable[[str, float], None]]:
                 seen.append(stage)
             said = f"{stage} ({len(seen)} of {stages})"
             bar.update(task, description=said, completed=len(seen) - 1 + done)
+
+        yield follow
+
+
+@contextmanager
+def rounds_bar(rounds: int) -> Iterator[Callable[[Seen], None]]:
+    """A bar on stderr that counts rounds and says how each went; nothing without a terminal."""
+    err = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(f"round 1 of {rounds}", total=float(rounds))
+
+        def follow(seen: Seen) -> None:
+            same = f"overlap {100 * seen.overlap:.1f} %, " if seen.overlap == seen.overlap else ""
+            said = (
+                f"round {seen.round} of {rounds}: {same}support {seen.support:,}, "
+                f"{1 / max(seen.seconds, 1e-9):.3g} steps/s"
+            )
+            bar.update(task, description=said, completed=float(seen.round))
 
         yield follow
 

@@ -72,7 +72,9 @@ def run(  # noqa: PLR0913 - one for each option
     }  # fmt: skip
     asked = ask(typed, tier=tier, ties=ties, device=device)
     body = work.known(asked, out)
-    if body is None:
+    if body is not None:
+        show.said("Known", f"this run has ended before, and its results are in {out}")
+    else:
         for name, text in work.before(asked, out):
             show.said(name, text)
         out.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ def run(  # noqa: PLR0913 - one for each option
         raise typer.Exit(STOPPED)
     for name, text in said(body):
         show.said(name, text)
-    show.console.print(f"\nLook:       {out / work.REPORT}\nWinners:    {out / work.ARRAYS}")
+    show.console.print(f"\nLook:       {out / work.REPORT}\nResults:    {out / work.ARRAYS}")
 
 
 def stoppable(work: Callable[[Event], _T]) -> _T:

@@ -6,8 +6,11 @@ from itertools import pairwise
 from math import isfinite, sqrt
 from typing import Any, Literal
 
+from scipy.stats import binom
+
 from justenough.assemblies import arithmetic, lazy
 from justenough.assemblies.circuit import MOST_NEURONS, Area, Circuit, Fibre, Stimulus
+from justenough.assemblies.exact import MOST_TIED
 from justenough.errors import InputError
 
 MOST_AREAS = 100
@@ -120,19 +123,35 @@ def _check(asked: Asked) -> None:
             f"a neuron hears about {mean:.0f} synapses, and counts end at {_MOST_COUNT}; give a "
             "smaller --k or --p"
         )
+    if asked.tier == "exact":
+        for n in asked.areas:
+            _check_ties(n, asked)
     if asked.device == "cuda":
         card = find_spec("justenough.assemblies.cuda") and find_spec("cupy")
         if not card:
             raise InputError("--device cuda needs CuPy and a graphics card; use --device cpu")
 
 
-def _number(name: str, text: str) -> float:
+def _check_ties(n: int, asked: Asked) -> None:
+    """Refuse an area of which too many neurons would tie for a place in its first round."""
+    law = binom(asked.k, asked.p)
+    # So many synapses, or more, half of k neurons have at most: the k-th has fewer.
+    clearly = int(law.isf(min(1.0, asked.k / (2 * n)))) + 1
+    tied = n * float(law.sf(clearly - 2))
+    if tied > 1.01 * MOST_TIED:
+        raise InputError(
+            f"of {n:,} neurons about {tied:,.0f} would tie for {asked.k:,} places in the first "
+            f"round, and at most {MOST_TIED:,} can; give a larger --k or --p, or --tier lazy"
+        )
+
+
+def _number(name: str, text: str, such: str = "0.001") -> float:
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not isfinite(value):
-        raise InputError(f"{name} is {text!r}; give a number, such as 0.001")
+        raise InputError(f"{name} is {text!r}; give a number, such as {such}")
     return value
 
 
@@ -141,7 +160,7 @@ def _whole(name: str, text: str, least: int, most: int) -> int:
     try:
         value = int(text)
     except ValueError:
-        size = _number(name, text)
+        size = _number(name, text, "1000")
         if size != size // 1:
             raise InputError(f"{name} is {text!r}; give a whole number") from None
         value = int(size)

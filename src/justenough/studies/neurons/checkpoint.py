@@ -35,6 +35,20 @@ def write_arrays(path: Path, head: Mapping[str, Any], arrays: Arrays) -> None:
     _sync(path.parent)
 
 
+def read_head(path: Path) -> Head:
+    """The head alone, quickly: its digest is not compared.
+
+    Raises:
+        InputError: As `read_arrays`.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            head = json.loads(z[_HEAD].tobytes())
+    except Exception as e:  # as below
+        raise _damaged(path, e) from e
+    return _checked(path, head)
+
+
 def read_arrays(path: Path) -> tuple[Head, dict[str, NDArray[Any]]]:
     """What `write_arrays` wrote.
 
@@ -45,17 +59,22 @@ def read_arrays(path: Path) -> tuple[Head, dict[str, NDArray[Any]]]:
         with np.load(path, allow_pickle=False) as z:
             arrays = {name: z[name] for name in z.files}
         digest = arrays.pop(_DIGEST)
-        right = np.array_equal(digest, _digest(arrays))
+        if not np.array_equal(digest, _digest(arrays)):
+            raise ValueError("its digest is another")
         head = json.loads(arrays.pop(_HEAD).tobytes())
     except Exception as e:  # zipfile, zlib, NumPy and JSON have many ways to say it
-        why = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise _damaged(path, why) from e
-    if not right or not isinstance(head, dict):
-        raise _damaged(path, "its digest is another")
-    return head, arrays
+        raise _damaged(path, e) from e
+    return _checked(path, head), arrays
 
 
-def _damaged(path: Path, why: str) -> InputError:
+def _checked(path: Path, head: Any) -> Head:
+    if not isinstance(head, dict):
+        raise _damaged(path, ValueError("its head is another"))
+    return head
+
+
+def _damaged(path: Path, e: Exception) -> InputError:
+    why = (str(e).strip() or type(e).__name__).splitlines()[0]
     return InputError(
         f"{path.name} in {path.parent.name!r} is damaged or is something else ({why}); put back "
         "a copy, or give a new output folder with -o"

@@ -30,9 +30,9 @@ def said(body: Said) -> list[tuple[str, str]]:
         found.append(("Support", f"{lead}{_support(area, body)}"))
     per_second = body["settings"]["rounds"] / body["seconds"]
     found += [
-        ("Time", f"{words.seconds(body['seconds'])} for {body['settings']['rounds']} rounds, "
+        ("Time", f"{words.seconds(body['seconds'])} for {_rounds(body)}, "
                  f"{words.significant(per_second)} a second on average"),
-        ("Bytes", f"{_sizes(body)}; document 001 counts 60 B a neuron, "
+        ("Bytes", f"{_sizes(body)}; the mission's document 001 counts 60 B a neuron, "
                   f"{words.size(body['document_bytes'])}"),
     ]  # fmt: skip
     return found
@@ -41,6 +41,8 @@ def said(body: Said) -> list[tuple[str, str]]:
 def _settled(area: Said) -> str:
     if area["settled"] is not None:
         return f"settled after round {area['settled']}: the same neurons fired in every later one"
+    if not area["support"]:
+        return "none, there were too few rounds for it to hear anything"
     if area["last_overlap"] is None:
         return "there were too few rounds to compare any"
     share = words.share(area["last_overlap"])
@@ -63,6 +65,11 @@ def _bound(area: Said, body: Said) -> str:
         f"a theorem's bound is {bound}, but it asks for a beta of at least "
         f"{area['bound_from_beta']:.2f}"
     )
+
+
+def _rounds(body: Said) -> str:
+    number = body["settings"]["rounds"]
+    return f"{words.count(number)} round{'s'[: number > 1]}"
 
 
 def _sizes(body: Said) -> str:
@@ -118,15 +125,15 @@ def _what(body: Said) -> str:
     sizes = [a["n"] for a in body["areas"]]
     if len(set(sizes)) == 1:
         many = f"{len(sizes)} areas of " if sizes[1:] else ""
-        return f"{many}{words.count(sizes[0])} neurons"
-    return " and ".join([", ".join(map(words.count, sizes[:-1])), words.count(sizes[-1])])
+        return f"{many}{words.count(sizes[0])} neuron{'s'[: sizes[0] > 1]}"
+    return f"{', '.join(map(words.count, sizes[:-1]))} and {words.count(sizes[-1])} neurons"
 
 
 def _headline(body: Said) -> str:
     ends = [a["settled"] for a in body["areas"]]
     how = "each of them simulated" if body["settings"]["tier"] == "exact" else "the lazy tier"
     if None in ends:
-        return f"{_what(body)}, {how}: {body['settings']['rounds']} rounds, still changing."
+        return f"{_what(body)}, {how}: winners still change after {_rounds(body)}."
     return f"{_what(body)}, {how}: the same winners from round {max(ends)} on."
 
 
@@ -137,9 +144,10 @@ def _gains(body: Said) -> list[tuple[str, str]]:
     return [
         (words.size(total), f"of arrays, {words.significant(total / many, 2)} B {each}"),
         (words.size(body["document_bytes"]), "by document 001, 60 B a neuron"),
-        (words.seconds(body["seconds"]), f"for {words.count(body['settings']['rounds'])} rounds"),
+        (words.seconds(body["seconds"]), f"for {_rounds(body)}"),
         (f"{sum(a['support'] for a in body['areas']) / body['settings']['k']:.2f} k",
-         "neurons ever fired, k at once in an area"),
+         f"neurons ever fired{' in all areas' if body['areas'][1:] else ''}; k is how many "
+         "fire at once"),
     ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from justenough.errors import InputError
 from justenough.report import words
 from justenough.studies.neurons.ask import Asked
 from justenough.studies.neurons.brains import Kept, brain, check_memory
-from justenough.studies.neurons.checkpoint import read_arrays, write_arrays
+from justenough.studies.neurons.checkpoint import read_arrays, read_head, write_arrays
 from justenough.studies.neurons.forecast import forecast
 from justenough.studies.neurons.report import render
 from justenough.subjects.processor import machine, versions
@@ -96,6 +96,8 @@ def known(asked: Asked, out: Path) -> Said | None:
     Raises:
         InputError: It holds results of another run, something else, or damaged files.
     """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out.name!r} is not a folder; give one with -o")
     if (out / RESULTS).is_file():
         try:
             body = json.loads((out / RESULTS).read_text("utf8"))
@@ -120,7 +122,7 @@ def known(asked: Asked, out: Path) -> Said | None:
 
 
 def _head(out: Path) -> Said:
-    head, _ = read_arrays(out / CHECKPOINT)
+    head = read_head(out / CHECKPOINT)
     if head.get("format") != FORMAT:
         raise InputError(f"{CHECKPOINT} in {out.name!r} is of another command; give a new -o")
     return head
@@ -159,16 +161,17 @@ def before(asked: Asked, out: Path) -> Iterator[tuple[str, str]]:
         )
     yield "Time", f"{times}; about {words.seconds(guess.total_s)} in all"
     if (out / CHECKPOINT).is_file():
-        done = len(read_arrays(out / CHECKPOINT)[1]["seconds"])
+        done = _head(out).get("done")
         again = ", which first makes the counts again" if asked.tier == "exact" and done else ""
         yield "Goes on", f"after round {done} of {asked.rounds}{again}"
 
 
 def _asked_in_words(asked: Asked) -> str:
-    areas = ", ".join(f"{n:,}" for n in asked.areas)
+    areas, many = ", ".join(f"{n:,}" for n in asked.areas), sum(asked.areas) > 1
     return (
-        f"{areas} neurons, k = {asked.k:,}, p = {asked.p:g}, beta = {asked.beta:g}, "
-        f"{asked.rounds} rounds, the {asked.tier} tier on {asked.device}, seed {asked.seed}"
+        f"{areas} neuron{'s'[:many]}, k = {asked.k:,}, p = {asked.p:g}, beta = {asked.beta:g}, "
+        f"{asked.rounds} round{'s'[: asked.rounds > 1]}, the {asked.tier} tier on {asked.device}, "
+        f"seed {asked.seed}"
     )
 
 
@@ -193,6 +196,11 @@ def simulate(
     try:
         body = known(asked, out)
         return _rounds(asked, out, progress, stop) if body is None else body
+    except MemoryError as e:
+        raise InputError(
+            "there was too little memory for the next round; the same call goes on from the last "
+            "checkpoint where more is free"
+        ) from e
     finally:
         if lock is not None:
             unlock(lock)
@@ -221,7 +229,10 @@ def _rounds(asked: Asked, out: Path, progress: Callable[[Seen], None], stop: Eve
 
 
 def _save(out: Path, asked: Asked, mind: Kept, record: _Record) -> None:
-    head = {"format": FORMAT, "settings": asked.settings, "resumed": record.resumed}
+    head = {
+        "format": FORMAT, "settings": asked.settings, "resumed": record.resumed,
+        "done": record.done,
+    }  # fmt: skip
     state = {f"brain {name}": array for name, array in mind.saved().items()}
     write_arrays(out / CHECKPOINT, head, {**record.arrays(), **state})
 

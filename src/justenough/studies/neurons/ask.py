@@ -140,8 +140,8 @@ def _check_ties(n: int, asked: Asked) -> None:
     tied = n * float(law.sf(clearly - 2))
     if tied > 1.01 * MOST_TIED:
         raise InputError(
-            f"of {n:,} neurons about {tied:,.0f} would tie for {asked.k:,} places in the first "
-            f"round, and at most {MOST_TIED:,} can; give a larger --k or --p, or --tier lazy"
+            f"more than {MOST_TIED:,} of {n:,} neurons would tie for {asked.k:,} places in the "
+            "first round; give a larger --k or --p, or --tier lazy"
         )
 
 

@@ -42,7 +42,7 @@ def read_head(path: Path) -> Head:
         InputError: As `read_arrays`.
     """
     try:
-        with np.load(path, allow_pickle=False) as z:
+        with path.open("rb") as f, np.load(f, allow_pickle=False) as z:
             head = json.loads(z[_HEAD].tobytes())
     except Exception as e:  # as below
         raise _damaged(path, e) from e
@@ -56,7 +56,7 @@ def read_arrays(path: Path) -> tuple[Head, dict[str, NDArray[Any]]]:
         InputError: The file is damaged, or something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as z:
+        with path.open("rb") as f, np.load(f, allow_pickle=False) as z:
             arrays = {name: z[name] for name in z.files}
         digest = arrays.pop(_DIGEST)
         if not np.array_equal(digest, _digest(arrays)):

@@ -180,6 +180,11 @@ def simulate(
 ) -> Said | None:
     """Run what is asked, or go on with it; write results.npz, results.json and report.html.
 
+    results.npz holds, for area i from 1, winners_areai (rounds, k), numbers of neurons, -1 before
+    the area fires (of the lazy tier, in the order in which they first fired); support and overlap
+    with the round before, (rounds, areas); seconds of each round, (rounds,); bytes, and bytes_of
+    what they are; head, the settings in JSON, and a digest of all.
+
     Args:
         asked: From `ask`.
         out: An existing folder; it is locked meanwhile.

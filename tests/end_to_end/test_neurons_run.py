@@ -93,7 +93,7 @@ def test_killed_again_and_again(uncut: tuple[str, Path], tmp_path: Path) -> None
     rng, kills, before = random.Random(5), 0, -1
     while True:
         with start(*args) as p:
-            wanted = before + rng.randint(1, 12)
+            wanted = before + rng.randint(2, 25)
             while p.poll() is None and done(out) < wanted:
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.05))
@@ -214,6 +214,31 @@ def test_another_run_of_the_folder_is_refused(whole: Path, cli: Cli, tmp_path: P
         assert (out / name).read_text() == text and len(snapshot(out)) == 1
     (tmp_path / "file").write_text("x")
     refused(cli(*SMALL, "-o", tmp_path / "file"), "not a folder")
+
+
+def test_edited_results_are_refused(whole: Path, cli: Cli, tmp_path: Path) -> None:
+    body = json.loads((whole / "results.json").read_text("utf8"))
+    for name, value in (("areas", 3), ("areas", [{}]), ("seconds", 0), ("bytes", [1]),
+                        ("settings", None), ("document_bytes", {})):  # fmt: skip
+        out = tmp_path / f"{name}{value}"
+        out.mkdir()
+        (out / "results.json").write_text(json.dumps(body | {name: value}))
+        got = cli(*SMALL, "-o", out)
+        if name != "document_bytes":
+            refused(got, "results.json")
+        assert "Traceback" not in got.err
+
+
+def test_two_at_once_in_a_folder_are_refused(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    args = (*TIERS["exact"], "-o", out)
+    with start(*args) as p:
+        while p.poll() is None and done(out) < 0:
+            time.sleep(0.005)
+        got = cli(*args)
+        p.kill()
+        p.communicate()
+    refused(got, "another process")
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from justenough.studies.neurons.brains import maker
 
 # Edges, bytes and synapses looked up, at least and at most, in a slice that is timed.
 _EDGES, _SLICE, _SOURCES, _TARGETS = 5_000_000, 1 << 24, 128, 512
+# Rows that come or go in a round in which winners change, in units of k; a guess.
+_PART = 0.75
 # Of the lazy tier: rounds, and seconds after which no other one is begun.
 _ROUNDS, _SECONDS = 6, 2.0
 
@@ -30,7 +32,7 @@ class Forecast:
         changing_s: Of a round in which winners change.
         settled_s: Of a round in which they do not.
         changing: Guessed number of rounds in which they change.
-        rounds: All rounds.
+        rounds: All rounds that are left.
     """
 
     changing_s: float
@@ -40,21 +42,25 @@ class Forecast:
 
     @property
     def total_s(self) -> float:
-        """Of all rounds."""
+        """Of all that are left."""
         return self.changing * self.changing_s + (self.rounds - self.changing) * self.settled_s
 
 
-def forecast(asked: Asked) -> Forecast:
+def forecast(asked: Asked, done: int = 0) -> Forecast:
     """Time the parts of a round on this machine, and guess how often each comes.
 
     How often winners change is a guess from the plasticity, the areas of a chain one after the
-    other; half of them are taken to change in such a round.
+    other; so many of them as `_PART` says are taken to change in such a round.
+
+    Args:
+        asked: What is to be simulated.
+        done: Rounds that are behind.
     """
     changing = asked.rounds
     if asked.beta:
-        changing = min(asked.rounds, ceil(1.3 / asked.beta) + 1 + 2 * (len(asked.areas) - 1))
+        changing = min(asked.rounds, ceil(1.3 / asked.beta) + 2 * (len(asked.areas) - 1))
     once, settled = _lazy(asked) if asked.tier == "lazy" else _exact(asked, changing)
-    return Forecast(once, settled, changing, asked.rounds)
+    return Forecast(once, settled, max(0, changing - done), asked.rounds - done)
 
 
 def _exact(asked: Asked, changing: int) -> tuple[float, float]:
@@ -65,10 +71,10 @@ def _exact(asked: Asked, changing: int) -> tuple[float, float]:
         ever = likely_support(area, asked.rounds)
         first = (ever - asked.k) / changing
         blocks = area.n / rate.block
-        # Of each round: edges of k rows that come or go, two passes over the counts, and the
+        # Of each round: edges of rows that come or go, two passes over the counts, and the
         # synapses between those that fire for the first time and all that ever fired.
         looked = (ever + asked.k) * min(first, blocks) + first * min(ever, blocks)
-        once += asked.k * area.n * asked.p / rate.edges + 2 * area.n / rate.bytes
+        once += _PART * asked.k * area.n * asked.p / rate.edges + 2 * area.n / rate.bytes
         once += looked / rate.blocks
         # The synapses from the winners, each with its histories, one after the other.
         settled += 2e-8 * asked.k * ever * asked.p + 1e-3

@@ -58,13 +58,17 @@ def _support(area: Said, body: Said) -> str:
 def _bound(area: Said, body: Said) -> str:
     if area["bound"] is None:
         return "without plasticity there is no bound"
-    bound = f"{area['bound']:,.0f}"
-    if body["settings"]["beta"] >= area["bound_from_beta"]:
-        return f"by a theorem at most {bound}"
-    return (
-        f"a theorem's bound is {bound}, but it asks for a beta of at least "
-        f"{area['bound_from_beta']:.2f}"
-    )
+    bound, why = f"{area['bound']:,.0f}", _unproved(area, body)
+    return f"a theorem's bound is {bound}" + (f", but {why}" if why else "")
+
+
+def _unproved(area: Said, body: Said) -> str:
+    """Why the theorem promises nothing of this area; empty where it does."""
+    if area is not body["areas"][0]:
+        return "it is about an area that hears a stimulus"
+    if body["settings"]["beta"] < area["bound_from_beta"]:
+        return f"it asks for a beta of at least {area['bound_from_beta']:.2f}"
+    return ""
 
 
 def _rounds(body: Said) -> str:
@@ -196,8 +200,7 @@ def _theorem(body: Said) -> Table:
         (a["name"], words.count(a["support"]),
          "none" if a["bound"] is None else words.count(a["bound"]),
          f"{a['bound_from_beta']:.3f}",
-         "yes" if body["settings"]["beta"] >= a["bound_from_beta"] else
-         f"no: beta is {body['settings']['beta']:g}")
+         f"no, {why}" if (why := _unproved(a, body)) else "yes")
         for a in body["areas"]
     ]  # fmt: skip
     heads = ("area", "#ever fired", "#the bound", "#proved from beta", "proved here")
@@ -228,9 +231,10 @@ def _limits(s: Said) -> list[tuple[str, str]]:
 def _binding(body: Said) -> list[tuple[str, str]]:
     m = body["machine"]
     threads = "all cores" if body["threads"] is None else words.count(body["threads"])
+    how = f", on {body['device']}, threads: {threads}"
     return [
         ("seed", str(body["settings"]["seed"])),
-        ("tier", f"{body['settings']['tier']}, on {body['device']}, threads: {threads}"),
+        ("tier", body["settings"]["tier"] + how * (body["settings"]["tier"] != "lazy")),
         ("machine", f"{m['processor']}, {m['cores']} cores, {m['system']}"),
         ("versions", ", ".join(f"{k} {v}" for k, v in body["versions"].items())
          + f", Python {m['python']}"),

@@ -21,7 +21,7 @@ from justenough.studies.neurons.ask import Asked
 from justenough.studies.neurons.brains import Kept, brain, check_memory
 from justenough.studies.neurons.checkpoint import read_arrays, read_head, write_arrays
 from justenough.studies.neurons.forecast import forecast
-from justenough.studies.neurons.report import render
+from justenough.studies.neurons.report import render, said
 from justenough.subjects.processor import machine, versions
 
 FORMAT = "justenough neurons 1"
@@ -102,10 +102,17 @@ def known(asked: Asked, out: Path) -> Said | None:
         try:
             body = json.loads((out / RESULTS).read_text("utf8"))
             theirs = body["settings"] if body["format"] == FORMAT else None
-            missing = {"areas", "seconds", "bytes"} - set(body)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            theirs, missing = None, set()
-        if not isinstance(theirs, dict) or missing:
+            said(body)
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ):
+            theirs = None
+        if not isinstance(theirs, dict):
             raise InputError(
                 f"{RESULTS} in {out.name!r} is not of this command, or was damaged; give a new "
                 "output folder with -o"
@@ -123,7 +130,7 @@ def known(asked: Asked, out: Path) -> Said | None:
 
 def _head(out: Path) -> Said:
     head = read_head(out / CHECKPOINT)
-    if head.get("format") != FORMAT:
+    if head.get("format") != FORMAT or not isinstance(head.get("done"), int):
         raise InputError(f"{CHECKPOINT} in {out.name!r} is of another command; give a new -o")
     return head
 
@@ -152,7 +159,8 @@ def before(asked: Asked, out: Path) -> Iterator[tuple[str, str]]:
         "Memory",
         f"about {words.size(sum(needed.values()))} at most: {sizes}; {words.size(free)} are free",
     )
-    guess = forecast(asked)
+    done = int(_head(out)["done"]) if (out / CHECKPOINT).is_file() else 0
+    guess = forecast(asked, done)
     times = f"about {words.seconds(guess.changing_s)} a round while winners change"
     if guess.changing < guess.rounds:
         times += (
@@ -160,9 +168,8 @@ def before(asked: Asked, out: Path) -> Iterator[tuple[str, str]]:
             f"{words.seconds(guess.settled_s)} once they are settled"
         )
     yield "Time", f"{times}; about {words.seconds(guess.total_s)} in all"
-    if (out / CHECKPOINT).is_file():
-        done = _head(out).get("done")
-        again = ", which first makes the counts again" if asked.tier == "exact" and done else ""
+    if done:
+        again = ", which first makes the counts again" if asked.tier == "exact" else ""
         yield "Goes on", f"after round {done} of {asked.rounds}{again}"
 
 

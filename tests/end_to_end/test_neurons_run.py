@@ -93,7 +93,7 @@ def test_killed_again_and_again(uncut: tuple[str, Path], tmp_path: Path) -> None
     rng, kills, before = random.Random(5), 0, -1
     while True:
         with start(*args) as p:
-            wanted = before + rng.randint(2, 25)
+            wanted = before + rng.randint(2, 20 if tier == "exact" else 10)
             while p.poll() is None and done(out) < wanted:
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.05))

@@ -2,7 +2,7 @@
 
 import os
 from contextlib import suppress
-from math import ceil, exp, log, sqrt
+from math import ceil, exp, log, log10, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,17 @@ _ROOM = 2
 _SYNAPSE, _CLASS = 24, 64
 
 
-def likely_support(area: Area, rounds: int) -> int:
-    """A guess how many neurons ever fire: fewer with more plasticity, never above k a round."""
-    times = rounds if not area.beta else min(rounds, 1 + 0.4 / area.beta)
-    return min(area.n, ceil(area.k * times))
+def likely_support(circuit: Circuit, area: Area, rounds: int) -> int:
+    """A guess how many neurons ever fire, never above k a round.
+
+    The more plasticity and the more synapses, the fewer; an area that hears others, which come
+    before it in the circuit, settles after them, and has more.
+    """
+    times = float(rounds)
+    if area.beta:
+        times = 1 + 0.4 / area.beta / (1 + log10(max(1.0, area.k * circuit.p)))
+        times *= 1 + circuit.areas.index(area)
+    return min(area.n, ceil(area.k * min(rounds, times)))
 
 
 def support_bound(area: Area, p: float) -> tuple[float, float]:
@@ -44,7 +51,7 @@ def support_bound(area: Area, p: float) -> tuple[float, float]:
 
 def exact_bytes(circuit: Circuit, rounds: int) -> dict[str, int]:
     """Bytes of `ExactBrain` by array, at most if no more neurons fire than `likely_support`."""
-    ever = {a.name: likely_support(a, rounds) for a in circuit.areas}
+    ever = {a.name: likely_support(circuit, a, rounds) for a in circuit.areas}
     counts = sum(a.n * np.dtype(count_type(circuit, a)).itemsize for a in circuit.areas)
     words = ceil(rounds / 64) * _ROOM
     synapses = sum(
@@ -63,7 +70,7 @@ def exact_bytes(circuit: Circuit, rounds: int) -> dict[str, int]:
 
 def lazy_bytes(circuit: Circuit, rounds: int) -> dict[str, int]:
     """Bytes of `LazyBrain` by array, at most if no more neurons fire than `likely_support`."""
-    ever = {a.name: likely_support(a, rounds) for a in circuit.areas}
+    ever = {a.name: likely_support(circuit, a, rounds) for a in circuit.areas}
     pairs = sum(ever[f.source] * ever[f.target] for f in circuit.fibres)
     return {
         "synapses": ceil(pairs * circuit.p) * _SYNAPSE * _ROOM,

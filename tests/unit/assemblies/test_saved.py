@@ -187,7 +187,7 @@ def test_the_memory_that_is_foretold_is_enough() -> None:
         brain: Any = tier(circuit, 3)
         for number in range(ROUNDS):
             brain.fire({"a": ["s", "a"] if number else ["s"]})
-        assert brain.support("a") <= likely_support(area, ROUNDS)
+        assert brain.support("a") <= likely_support(circuit, area, ROUNDS)
         needed = foretold(circuit, ROUNDS)
         assert all(size <= needed[name] for name, size in brain.nbytes.items())
     assert exact_bytes(circuit, ROUNDS)["counts"] == 50_000

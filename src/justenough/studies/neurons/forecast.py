@@ -68,7 +68,7 @@ def _exact(asked: Asked, changing: int) -> tuple[float, float]:
     circuit = asked.circuit
     for index, area in enumerate(circuit.areas):
         rate = _rates(asked, area, index)
-        ever = likely_support(area, asked.rounds)
+        ever = likely_support(circuit, area, asked.rounds)
         first = (ever - asked.k) / changing
         blocks = area.n / rate.block
         # Of each round: edges of rows that come or go, two passes over the counts, and the

@@ -30,6 +30,8 @@ CHECKPOINT, ARRAYS, RESULTS, REPORT = (
 )  # fmt: skip
 # A checkpoint so often, and never so often that it takes more than one part in so many.
 _EVERY_S, _SHARE = 10.0, 50
+# A guess until one was made.
+_BYTES_A_SECOND = 1e8
 # What document 001 counts for each neuron.
 DOCUMENT_BYTES = 60
 Said = dict[str, Any]
@@ -230,7 +232,9 @@ def _rounds(asked: Asked, out: Path, progress: Callable[[Seen], None], stop: Eve
         mind.fire(asked.inputs(record.done))
         progress(record.note(mind, time.perf_counter() - start))
         ended = record.done == asked.rounds
-        if ended or stop.is_set() or time.monotonic() - last > max(_EVERY_S, _SHARE * cost):
+        # At the end too, where it is cheap: the results are about to be written.
+        pause = max(0.0 if ended else _EVERY_S, _SHARE * max(cost, _guessed_cost(mind)))
+        if stop.is_set() or time.monotonic() - last > pause:
             start = time.monotonic()
             _save(out, asked, mind, record)
             last = time.monotonic()
@@ -238,6 +242,11 @@ def _rounds(asked: Asked, out: Path, progress: Callable[[Seen], None], stop: Eve
         if stop.is_set() and not ended:
             return None
     return _finish(asked, out, mind, record)
+
+
+def _guessed_cost(mind: Kept) -> float:
+    """Seconds of a checkpoint, before there was one; counts are not in it."""
+    return sum(size for name, size in mind.nbytes.items() if name != "counts") / _BYTES_A_SECOND
 
 
 def _save(out: Path, asked: Asked, mind: Kept, record: _Record) -> None:

@@ -77,6 +77,7 @@ class Learned:
         self.heard = within(saved, f"{name}~heard", np.uint64, (targets, words))
         self.times = within(saved, f"{name}~times", np.int64, (64 * words,), rounds)
         self._bits = {key.tobytes(): bit for bit, key in enumerate(keys)}
+        self._kept = np.arange(0), (0, 0), []
         self.sources, self.targets, self.rounds = sources, targets, int(self.times.sum())
         # A bit that no neuron or round has would be an index beyond the arrays.
         mine = only_first_bits(self.edges, targets) and all(

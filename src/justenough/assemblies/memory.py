@@ -9,13 +9,12 @@ import numpy as np
 
 from justenough.assemblies.circuit import Area, Circuit
 from justenough.assemblies.exact import MOST_TIED, count_type
-from justenough.assemblies.unfired import MOST_CLASSES
 from justenough.core.case_files import LIMITS, memory_bytes
 
 # Arrays grow by doubling, so that they hold up to twice what is in them, in each direction.
 _ROOM = 2
-# Of the lazy tier: a synapse, and a class of neurons that never fired.
-_SYNAPSE, _CLASS = 24, 64
+# Of the lazy tier: a synapse, and what it knows of neurons that never fired, in each area.
+_SYNAPSE, _UNFIRED = 24, 1 << 24
 
 
 def likely_support(circuit: Circuit, area: Area, rounds: int) -> int:
@@ -57,6 +56,7 @@ def exact_bytes(circuit: Circuit, rounds: int) -> dict[str, int]:
     synapses = sum(
         ever[f.source] * ever[f.target] * _ROOM**2 // 8
         + 8 * words * _ROOM * (ever[f.source] + ever[f.target])
+        + ceil(8 * circuit.area(f.source).k * ever[f.target] * circuit.p)
         for f in circuit.fibres
     )
     most = max(min(a.n, MOST_TIED) for a in circuit.areas)
@@ -75,7 +75,7 @@ def lazy_bytes(circuit: Circuit, rounds: int) -> dict[str, int]:
     return {
         "synapses": ceil(pairs * circuit.p) * _SYNAPSE * _ROOM,
         "neurons that fired": 24 * sum(ever.values()),
-        "classes": MOST_CLASSES * _CLASS * len(circuit.areas),
+        "classes": _UNFIRED * len(circuit.areas),
     }
 
 

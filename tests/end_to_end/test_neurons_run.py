@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from small_world import ROOT, Cli, Ran, process, refused, snapshot
 
 from justenough.assemblies.circuit import Area, Circuit, Fibre, Stimulus
+from justenough.assemblies.cuda import card
 from justenough.assemblies.exact import ExactBrain
 from justenough.studies.neurons.checkpoint import read_arrays, read_head, write_arrays
 from justenough.studies.neurons.report import render
@@ -352,10 +353,17 @@ def test_what_cannot_be_done_is_refused_before_it_starts(
 
 
 def test_without_a_card_the_card_is_refused(cli: Cli, tmp_path: Path) -> None:
-    if shutil.which("nvidia-smi"):
-        pytest.skip("a card may be here")
+    if card() is not None:
+        pytest.skip("a card is here")
     got = cli(*RUN, "--areas", "1e4", "--k", "100", "--device", "cuda", "-o", tmp_path / "out")
     refused(got, "--device cpu")
+
+
+@pytest.mark.skipif(card() is None, reason="no graphics card that CuPy can use is here")
+def test_a_card_gives_the_same_bits(whole: Path, cli: Cli, tmp_path: Path) -> None:
+    got = cli(*SMALL, "--device", "cuda", "-o", tmp_path / "out")
+    assert got.code == 0, got.err
+    same(tmp_path / "out", whole)
 
 
 def test_a_limit_of_the_process_counts() -> None:

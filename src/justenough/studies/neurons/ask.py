@@ -1,7 +1,6 @@
 """What a run is to do, from what was typed; all that can be refused is refused here, at once."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import pairwise
 from math import isfinite, sqrt
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from scipy.stats import binom
 
 from justenough.assemblies import arithmetic, lazy
 from justenough.assemblies.circuit import MOST_NEURONS, Area, Circuit, Fibre, Stimulus
+from justenough.assemblies.cuda import card
 from justenough.assemblies.exact import MOST_TIED
 from justenough.errors import InputError
 
@@ -126,10 +126,10 @@ def _check(asked: Asked) -> None:
     if asked.tier == "exact":
         for n in asked.areas:
             _check_ties(n, asked)
-    if asked.device == "cuda":
-        card = find_spec("justenough.assemblies.cuda") and find_spec("cupy")
-        if not card:
-            raise InputError("--device cuda needs CuPy and a graphics card; use --device cpu")
+    if asked.device == "cuda" and card() is None:
+        raise InputError(
+            "--device cuda needs a graphics card and the extra `cuda`; use --device cpu"
+        )
 
 
 def _check_ties(n: int, asked: Asked) -> None:

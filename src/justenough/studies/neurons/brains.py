@@ -1,13 +1,13 @@
 """The simulator that a run asks for, and the memory that it takes."""
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from justenough.assemblies.circuit import Brain
 from justenough.assemblies.counts import Counts, HostCounts
+from justenough.assemblies.cuda import CudaCounts
 from justenough.assemblies.exact import ExactBrain
 from justenough.assemblies.lazy import LazyBrain
 from justenough.assemblies.memory import exact_bytes, free_bytes, lazy_bytes
@@ -36,8 +36,7 @@ class Kept(Brain, Protocol):
 def maker(asked: Asked) -> Callable[[int, Any], Counts]:
     """What makes counts on the device asked for."""
     if asked.device == "cuda":
-        make: Callable[[int, Any], Counts] = import_module("justenough.assemblies.cuda").CudaCounts
-        return make
+        return CudaCounts
     return lambda n, kind: HostCounts(n, kind, asked.threads)
 
 

@@ -235,7 +235,8 @@ def _binding(body: Said) -> list[tuple[str, str]]:
     return [
         ("seed", str(body["settings"]["seed"])),
         ("tier", body["settings"]["tier"] + how * (body["settings"]["tier"] != "lazy")),
-        ("machine", f"{m['processor']}, {m['cores']} cores, {m['system']}"),
+        ("machine", f"{m['processor']}, {m['cores']} cores, {m['system']}"
+                    + (f"; {m['card']}" if "card" in m else "")),
         ("versions", ", ".join(f"{k} {v}" for k, v in body["versions"].items())
          + f", Python {m['python']}"),
     ]  # fmt: skip

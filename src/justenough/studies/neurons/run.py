@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.assemblies.cuda import card
 from justenough.assemblies.memory import support_bound
 from justenough.assemblies.operations import Trace, overlap
 from justenough.core.folder_lock import lock_folder, unlock
@@ -159,7 +160,8 @@ def before(asked: Asked, out: Path) -> Iterator[tuple[str, str]]:
     yield "Simulates", _asked_in_words(asked)
     yield (
         "Memory",
-        f"about {words.size(sum(needed.values()))} at most: {sizes}; {words.size(free)} are free",
+        f"about {words.size(sum(needed.values()))} at most: {sizes}; {words.size(free)} are free"
+        + ("; the counts are on the card" if asked.device == "cuda" else ""),
     )
     done = int(_head(out)["done"]) if (out / CHECKPOINT).is_file() else 0
     guess = forecast(asked, done)
@@ -291,7 +293,7 @@ def _finish(asked: Asked, out: Path, mind: Kept, record: _Record) -> Said:
         "threads": asked.threads,
         "device": asked.device,
         "versions": versions(("numpy", "scipy", "numba", "cupy")),
-        "machine": machine(),
+        "machine": machine() | ({"card": card()} if asked.device == "cuda" else {}),
         "areas": areas,
         "seconds": float(record.seconds.sum()),
         "resumed": record.resumed,

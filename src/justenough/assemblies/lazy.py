@@ -31,7 +31,7 @@ import numpy.typing as npt
 from justenough.assemblies.circuit import Area, Circuit, Fibre, Slots, Stimulus
 from justenough.assemblies.packed import pack, unpack
 from justenough.assemblies.saved import Arrays, unfit
-from justenough.assemblies.unfired import Rows, Unfired
+from justenough.assemblies.unfired import Unfired, _Rows
 from justenough.errors import InputError
 
 FRACTION_BITS = 20
@@ -104,7 +104,7 @@ class _AreaState:
 
 
 # All that a brain is made of, and that a saved one may hold.
-_PARTS = (Area, Circuit, Fibre, Stimulus, Unfired, Rows, _AreaState, _Synapses)
+_PARTS = (Area, Circuit, Fibre, Stimulus, Unfired, _Rows, _AreaState, _Synapses)
 
 
 class LazyBrain:

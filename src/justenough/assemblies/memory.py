@@ -74,7 +74,7 @@ def lazy_bytes(circuit: Circuit, rounds: int) -> dict[str, int]:
     pairs = sum(ever[f.source] * ever[f.target] for f in circuit.fibres)
     return {
         "synapses": ceil(pairs * circuit.p) * _SYNAPSE * _ROOM,
-        "neurons that fired": 24 * sum(ever.values()),
+        "neurons that fired": 96 * sum(ever.values()),
         "classes": _UNFIRED * len(circuit.areas),
     }
 

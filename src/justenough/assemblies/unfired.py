@@ -17,7 +17,7 @@ MOST_CLASSES = 1 << 18
 
 
 @dataclass
-class Rows:
+class _Rows:
     """Which source neurons a fibre's columns count: `seen` fired last, of `known` in all."""
 
     seen: Slots
@@ -53,7 +53,7 @@ class Unfired:
     columns: list[str] = field(default_factory=list)
     table: npt.NDArray[np.int32] = field(init=False)
     number: Slots = field(init=False)
-    rows: dict[str, Rows] = field(default_factory=dict)
+    rows: dict[str, _Rows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.table = np.zeros((1, 0), np.int32)
@@ -68,7 +68,7 @@ class Unfired:
     def hear_area(self, name: str, active: Slots, ever: int) -> None:
         """Know the counts from the `active` of the `ever` neurons of an area that ever fired.
 
-        Rows of neurons that go on firing keep their counts; those that stop take with them a
+        _Rows of neurons that go on firing keep their counts; those that stop take with them a
         hypergeometric part of the counts, those that start again bring one back; those never
         heard before bring a binomial number.
         """
@@ -77,7 +77,7 @@ class Unfired:
             self._draw_new(name + "~", ever - active.size)
         else:
             self._change(name, active, ever)
-        self.rows[name] = Rows(active, ever)
+        self.rows[name] = _Rows(active, ever)
         self._last(name)
 
     def _change(self, name: str, active: Slots, ever: int) -> None:

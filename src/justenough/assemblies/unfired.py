@@ -68,7 +68,7 @@ class Unfired:
     def hear_area(self, name: str, active: Slots, ever: int) -> None:
         """Know the counts from the `active` of the `ever` neurons of an area that ever fired.
 
-        _Rows of neurons that go on firing keep their counts; those that stop take with them a
+        Rows of neurons that go on firing keep their counts; those that stop take with them a
         hypergeometric part of the counts, those that start again bring one back; those never
         heard before bring a binomial number.
         """

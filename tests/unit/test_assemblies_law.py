@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from justenough.assemblies.circuit import Area, Brain, Circuit, Fibre, Slots, Stimulus
-from justenough.assemblies.lazy import LazyBrain
+from justenough.assemblies.lazy import LazyBrain, weights
 from justenough.assemblies.operations import merge, project
 from justenough.assemblies.reference import ReferenceBrain
 
@@ -29,7 +29,7 @@ class DenseBrain:
         self.exponent = {x: np.zeros(e.shape, np.int16) for x, e in self.exists.items()}
         self.last = {s.name: np.arange(s.k) for s in circuit.stimuli}
         self.fired = {a.name: np.zeros(a.n, bool) for a in circuit.areas}
-        self.circuit, self.rng = circuit, rng
+        self.circuit, self.rng, self.rounds = circuit, rng, 0
 
     def fire(self, inputs: Mapping[str, Sequence[str]], plastic: bool = True) -> None:
         best = {t: self._best(self.circuit.area(t), sources) for t, sources in inputs.items()}
@@ -38,13 +38,15 @@ class DenseBrain:
             for source in sources if plastic else ():
                 self.exponent[source, target][np.ix_(self.last[source], best[target])] += 1
         self.last.update(best)
+        self.rounds += 1
 
     def _best(self, area: Area, sources: Sequence[str]) -> Slots:
-        total = np.zeros(area.n)
+        total = np.zeros(area.n, np.int64)
+        table = weights(area.beta, self.rounds, 1000)
         for source in sources:
             rows, at = self.last[source], (source, area.name)
-            total += (self.exists[at][rows] * (1 + area.beta) ** self.exponent[at][rows]).sum(0)
-        order: Slots = np.lexsort((self.rng.random(area.n), -np.round(total, 9)))
+            total += (self.exists[at][rows] * table[self.exponent[at][rows]]).sum(0)
+        order: Slots = np.lexsort((self.rng.random(area.n), -total))
         return order[: area.k]
 
     def winners(self, area: str) -> Slots:

@@ -31,7 +31,8 @@ import numpy.typing as npt
 from justenough.assemblies.circuit import Area, Circuit, Fibre, Slots, Stimulus
 from justenough.assemblies.packed import pack, unpack
 from justenough.assemblies.saved import Arrays, unfit
-from justenough.assemblies.unfired import Unfired, _Rows
+from justenough.assemblies.synapses import Ids, Synapses
+from justenough.assemblies.unfired import Found, Heard, Unfired
 from justenough.errors import InputError
 
 FRACTION_BITS = 20
@@ -60,51 +61,26 @@ def weights(beta: float, largest: int, terms: int) -> Slots:
 
 
 @dataclass
-class _Synapses:
-    """Synapses between neurons that ever fired: three columns that grow by doubling."""
-
-    source: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    target: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    exponent: _Exponents = field(default_factory=lambda: np.empty(0, np.uint16))
-    used: int = 0
-    # Of the last look-up: synapses there were, sources that fired, and what was found.
-    known: tuple[int, Slots, Slots] = (0, np.empty(0, np.int64), np.empty(0, np.int64))
-
-    def add(self, source: Slots, target: Slots) -> None:
-        end = self.used + source.size
-        if end > self.source.size:
-            room = 2 * end
-            for name in ("source", "target", "exponent"):
-                old = getattr(self, name)
-                new = np.zeros(room, old.dtype)
-                new[: self.used] = old[: self.used]
-                setattr(self, name, new)
-        self.source[self.used : end], self.target[self.used : end] = source, target
-        self.used = end
-
-    def heard(self, winners: Slots, ever: int) -> Slots:
-        """Positions of the synapses from `winners`, of `ever` sources; kept while they hold."""
-        used, last, at = self.known
-        if used != self.used or not np.array_equal(last, winners):
-            active = np.zeros(ever, bool)
-            active[winners] = True
-            at = np.flatnonzero(active[self.source[: self.used]])
-            self.known = self.used, winners, at
-        return at
-
-
-@dataclass
 class _AreaState:
+    """An area. Slots are neurons that are known, rows those that fired; others are a law.
+
+    `slot` says where a neuron that fired is, `row` which one a slot is, or -1.
+    """
+
     area: Area
     unfired: Unfired
+    synapses: Synapses
     winners: Slots = field(default_factory=lambda: np.empty(0, np.int64))
-    ever: int = 0
-    # For each stimulus heard: its synapses to each neuron that ever fired, and their exponent.
-    stimuli: dict[str, tuple[Slots, _Exponents]] = field(default_factory=dict)
+    slot: Slots = field(default_factory=lambda: np.empty(0, np.int64))
+    row: Slots = field(default_factory=lambda: np.empty(0, np.int64))
+    # For each stimulus heard: its number, its synapses to each slot, and their exponent.
+    stimuli: dict[str, tuple[int, Ids, _Exponents]] = field(default_factory=dict)
+    # For each area that sends synapses: the source of `synapses` that each of its rows is.
+    lines: dict[str, Ids] = field(default_factory=dict)
 
 
 # All that a brain is made of, and that a saved one may hold.
-_PARTS = (Area, Circuit, Fibre, Stimulus, Unfired, _Rows, _AreaState, _Synapses)
+_PARTS = (Area, Circuit, Fibre, Stimulus, Unfired, _AreaState, Synapses)
 
 
 class LazyBrain:
@@ -127,11 +103,13 @@ class LazyBrain:
 
     def __init__(self, circuit: Circuit, seed: int = 0):
         self._circuit = circuit
-        self._rng = np.random.default_rng(seed)
+        self._rng = rng = np.random.default_rng(seed)
         self._areas = {
-            a.name: _AreaState(a, Unfired(a.n, circuit.p, self._rng)) for a in circuit.areas
+            a.name: _AreaState(a, Unfired(a.n, circuit.p, rng), Synapses(rng))
+            for a in circuit.areas
         }
-        self._synapses = {(f.source, f.target): _Synapses() for f in circuit.fibres}
+        for fibre in circuit.fibres:
+            self._areas[fibre.target].lines[fibre.source] = np.empty(0, np.int32)
         self._stimuli = {s.name: s.k for s in circuit.stimuli}
         self._rounds = 0
 
@@ -142,14 +120,17 @@ class LazyBrain:
 
     @property
     def nbytes(self) -> dict[str, int]:
-        """Bytes by what takes them: synapses, neurons that ever fired, classes of the others."""
-        areas, fibres = self._areas.values(), self._synapses.values()
+        """Bytes by what takes them: synapses, neurons that are known, and rounds lost."""
+        areas = self._areas.values()
+        known = 0
+        for state in areas:
+            known += state.winners.nbytes + state.slot.nbytes + state.row.nbytes
+            known += sum(lines.nbytes for lines in state.lines.values())
+            known += sum(a.nbytes + b.nbytes for _, a, b in state.stimuli.values())
         return {
-            "synapses": sum(s.source.nbytes + s.target.nbytes + s.exponent.nbytes for s in fibres),
-            "neurons that fired": sum(
-                a.nbytes + b.nbytes for state in areas for a, b in state.stimuli.values()
-            ),
-            "classes": sum(a.unfired.table.nbytes + a.unfired.number.nbytes for a in areas),
+            "synapses": sum(state.synapses.nbytes for state in areas),
+            "neurons that fired": known,
+            "classes": sum(state.unfired.nbytes for state in areas),
         }
 
     def saved(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -175,14 +156,14 @@ class LazyBrain:
 
     def support(self, area: str) -> int:
         """How many neurons ever fired."""
-        return self._areas[self._circuit.area(area).name].ever
+        return self._areas[self._circuit.area(area).name].slot.size
 
     def activate(self, area: str, winners: Slots) -> None:
         """Make these neurons the last winners; InputError for one that never fired."""
         state = self._areas[self._circuit.area(area).name]
-        chosen = np.unique(winners)
-        if chosen.size and not (chosen[0] >= 0 and chosen[-1] < state.ever):
-            raise InputError(f"area {area}: give neurons that ever fired, 0 to {state.ever - 1}")
+        chosen, ever = np.unique(winners), state.slot.size
+        if chosen.size and not (chosen[0] >= 0 and chosen[-1] < ever):
+            raise InputError(f"area {area}: give neurons that ever fired, 0 to {ever - 1}")
         state.winners = chosen.astype(np.int64)
 
     def fire(self, inputs: Mapping[str, Sequence[str]], plastic: bool = True) -> None:
@@ -197,147 +178,103 @@ class LazyBrain:
             for source in sources:
                 if source in self._areas and not self._areas[source].winners.size:
                     raise InputError(f"area {source} has no winners yet; let it fire first")
-        before = {name: state.ever for name, state in self._areas.items()}
-        fired = {t: self._target(t, s, plastic, before) for t, s in inputs.items()}
-        for target, winners in fired.items():
-            self._areas[target].winners = winners
-        for source in inputs:
-            self._new_sources(source, before)
+        fired = {t: self._target(self._areas[t], s, plastic) for t, s in inputs.items()}
+        for target, slots in fired.items():
+            self._fired(self._areas[target], slots)
         self._rounds += plastic
 
-    def _target(
-        self, target: str, sources: Sequence[str], plastic: bool, before: dict[str, int]
-    ) -> Slots:
-        state = self._areas[target]
-        for source in sources:
-            if source in self._stimuli:
-                self._hear_stimulus(state, source)
-            else:
-                winners = self._areas[source].winners
-                state.unfired.hear_area(source, winners, before[source])
-            state.unfired.forget(sources)
-        heard = self._heard(target, sources)
-        terms = sum(self._stimuli.get(s, 0) or self._areas[s].winners.size for s in sources)
-        table = weights(state.area.beta, self._rounds, terms)
-        old, classes = self._cap(state, self._inputs(state, sources, heard, table), sources)
-        new = self._admit(state, classes, before)
-        winners = np.sort(np.concatenate([old, new]))
-        if plastic and state.area.beta:
-            self._grow(state, sources, winners)
-        return winners
-
-    def _hear_stimulus(self, state: _AreaState, name: str) -> None:
-        k = self._stimuli[name]
-        state.unfired.hear_stimulus(name, k)
-        if name not in state.stimuli:
-            counts = self._rng.binomial(k, self._circuit.p, state.ever)
-            state.stimuli[name] = counts, np.zeros(state.ever, np.uint16)
-
-    def _heard(self, target: str, sources: Sequence[str]) -> dict[str, Slots]:
-        found = {}
-        for source in sources:
-            if source in self._areas:
-                state = self._areas[source]
-                found[source] = self._synapses[source, target].heard(state.winners, state.ever)
-        return found
-
-    def _inputs(
-        self, state: _AreaState, sources: Sequence[str], heard: dict[str, Slots], table: Slots
-    ) -> Slots:
-        """Fixed-point input of each neuron that ever fired, int64 of shape (ever,)."""
-        total = np.zeros(state.ever, np.int64)
-        for source in sources:
-            if source in self._stimuli:
-                counts, exponents = state.stimuli[source]
-                total += counts * table[exponents]
-            else:
-                s, at = self._synapses[source, state.area.name], heard[source]
-                np.add.at(total, s.target[at], table[s.exponent[at]])
-        return total
-
-    def _cap(self, state: _AreaState, own: Slots, sources: Sequence[str]) -> tuple[Slots, Slots]:
-        """The k largest: neurons that fired before, and a class for each first-time winner."""
-        k, unfired = state.area.k, state.unfired
-        level = unfired.level(sources) << FRACTION_BITS
-        # The k-th largest of those that fired before bounds the cap from below: few remain.
-        least = int(np.partition(own, -k)[-k]) if own.size >= k else 0
-        mine, classes = np.flatnonzero(own >= least), np.flatnonzero(level >= least)
-        values = np.concatenate([own[mine], level[classes]])
-        number = np.concatenate([np.ones(mine.size, np.int64), unfired.number[classes]])
-        order = np.argsort(-values, kind="stable")
-        cut = values[order[np.searchsorted(np.cumsum(number[order]), k)]]
-        above, equal = np.flatnonzero(values > cut), np.flatnonzero(values == cut)
-        places = k - int(number[above].sum())
-        ends = np.cumsum(number[equal])
-        drawn = self._rng.choice(int(ends[-1]), places, replace=False, shuffle=False)
-        tied = equal[np.searchsorted(ends, drawn, "right")]
-        chosen = np.concatenate([np.repeat(above, number[above]), tied])
-        first = chosen >= mine.size
-        return mine[chosen[~first]], classes[chosen[first] - mine.size]
-
-    def _admit(self, state: _AreaState, classes: Slots, before: dict[str, int]) -> Slots:
-        """Make first-time winners of never-fired neurons, with synapses from what fired."""
-        unfired, name = state.unfired, state.area.name
-        counts = unfired.take(classes)
-        new = np.arange(state.ever, state.ever + classes.size)
-        state.ever += classes.size
-        for stimulus, (old, exponents) in state.stimuli.items():
-            if stimulus in unfired.columns:
-                more = counts[:, unfired.columns.index(stimulus)].astype(np.int64)
-            else:
-                more = self._rng.binomial(self._stimuli[stimulus], self._circuit.p, new.size)
-            zeros = np.zeros(new.size, np.uint16)
-            state.stimuli[stimulus] = np.append(old, more), np.append(exponents, zeros)
-        for (source, target), synapses in self._synapses.items():
-            if target == name and new.size:
-                for pool, number in self._pools(unfired, source, counts, before[source]):
-                    synapses.add(*self._subsets(pool, number, new))
-        return new
-
-    def _pools(
-        self, unfired: Unfired, source: str, counts: npt.NDArray[np.int32], ever: int
-    ) -> list[tuple[Slots, Slots]]:
-        """Source neurons, and how many of them each first-time winner hears."""
-        rows, columns, p = unfired.rows.get(source), unfired.columns, self._circuit.p
-        seen = rows.seen if rows else np.empty(0, np.int64)
-        known = rows.known if rows else 0
-        rest = np.setdiff1d(np.arange(known), seen)
-        late = np.arange(known, ever)
-        pools = []
-        for pool, column in ((seen, source), (rest, source + "~"), (late, "")):
-            if column in columns:
-                number = counts[:, columns.index(column)].astype(np.int64)
-            else:
-                number = self._rng.binomial(pool.size, p, len(counts))
-            pools.append((pool, number))
-        return pools
-
-    def _subsets(self, pool: Slots, number: Slots, new: Slots) -> tuple[Slots, Slots]:
-        """A uniform subset of `pool` of each size in `number`; sources and targets."""
-        picked = [
-            pool[self._rng.choice(pool.size, int(m), replace=False, shuffle=False)]
-            for m in number
-            if m
-        ]
-        return np.concatenate([np.empty(0, np.int64), *picked]), np.repeat(new, number)
-
-    def _new_sources(self, source: str, before: dict[str, int]) -> None:
-        """Synapses from first-time winners: rows that nobody has heard, drawn as they are."""
-        new = np.arange(before[source], self._areas[source].ever)
-        for (start, target), synapses in self._synapses.items():
-            ever = self._areas[target].ever
-            if start == source and new.size and ever:
-                number = self._rng.binomial(ever, self._circuit.p, new.size)
-                targets, sources = self._subsets(np.arange(ever), number, new)
-                synapses.add(sources, targets)
-
-    def _grow(self, state: _AreaState, sources: Sequence[str], winners: Slots) -> None:
-        """Hebbian growth: synapses from what fired to the winners gain one exponent."""
-        won = np.zeros(state.ever, bool)
-        won[winners] = True
-        for source, at in self._heard(state.area.name, sources).items():
-            synapses = self._synapses[source, state.area.name]
-            synapses.exponent[at[won[synapses.target[at]]]] += np.uint16(1)
+    def _target(self, state: _AreaState, sources: Sequence[str], plastic: bool) -> Slots:
+        """Slots of the winners."""
+        heard = self._heard(state, sources)
+        table = weights(state.area.beta, self._rounds, heard.size)
+        own = np.zeros(state.row.size, np.int64)
         for source in sources:
             if source in state.stimuli:
-                state.stimuli[source][1][winners] += np.uint16(1)
+                _, counts, exponents = state.stimuli[source]
+                own += counts * table[exponents]
+        state.synapses.total(heard.lines, table, own)
+        slots = self._cap(state, own, heard)
+        if plastic and state.area.beta:
+            won = np.zeros(state.row.size, bool)
+            won[slots] = True
+            state.synapses.grow(heard.lines, won)
+            for source in sources:
+                if source in state.stimuli:
+                    state.stimuli[source][2][slots] += np.uint16(1)
+        return slots
+
+    def _heard(self, state: _AreaState, sources: Sequence[str]) -> Heard:
+        stimuli = [s for s in sources if s in self._stimuli]
+        for name in stimuli:
+            if name not in state.stimuli:
+                number, slots = state.unfired.new_stimulus(self._stimuli[name]), state.row.size
+                counts = self._rng.binomial(self._stimuli[name], self._circuit.p, slots)
+                exponents = np.zeros(slots, np.uint16)
+                state.stimuli[name] = number, counts.astype(np.int32), exponents
+        areas = [s for s in sources if s in self._areas]
+        lines = [np.empty(0, np.int32)]
+        lines += [state.lines[s][self._areas[s].winners] for s in areas]
+        numbers = tuple(state.stimuli[s][0] for s in stimuli)
+        return Heard(numbers, tuple(self._stimuli[s] for s in stimuli), np.concatenate(lines))
+
+    def _cap(self, state: _AreaState, own: Slots, heard: Heard) -> Slots:
+        """Slots of the k largest; first-time winners and those that tie with them get slots."""
+        k = state.area.k
+        # The k-th largest of the neurons known bounds the cap from below: few remain.
+        least = int(np.partition(own, -k)[-k]) if own.size >= k else 0
+        mine = np.flatnonzero(own >= least)
+        found = state.unfired.draw(heard, np.sort(own[mine]) / 2**FRACTION_BITS, k)
+        values = np.concatenate([own[mine], found.level << FRACTION_BITS])
+        cut = int(np.partition(values, -k)[-k])
+        drawn = int((found.level == found.bound).sum())
+        equal, keep = np.flatnonzero(values == cut), 0.0
+        above = np.flatnonzero(values > cut)
+        places = k - above.size
+        if found.tied > drawn:
+            old, new = equal[equal < mine.size], equal[equal >= mine.size]
+            # So many tie that each place goes to one of them nearly independently.
+            first = int(self._rng.binomial(places, found.tied / (found.tied + old.size)))
+            first = max(first, places - old.size)
+            keep = 1 - first / found.tied
+            tied = np.concatenate([self._some(old, places - first), new[:first]])
+            used = np.concatenate([above, tied])
+        else:
+            tied, used = self._some(equal, places), np.arange(values.size)
+        chosen = np.concatenate([above, tied])
+        state.unfired.lost(heard, found.bound, keep)
+        slot = np.full(values.size, -1)
+        slot[: mine.size] = mine
+        slot[np.sort(used[used >= mine.size])] = self._admit(state, found, used - mine.size)
+        return np.sort(slot[chosen])
+
+    def _some(self, values: Slots, number: int) -> Slots:
+        """A uniform subset."""
+        return self._rng.choice(values, number, replace=False, shuffle=False)
+
+    def _admit(self, state: _AreaState, found: Found, used: Slots) -> Slots:
+        """Give a slot to those of the neurons found that are to be known from now on."""
+        used = np.sort(used[used >= 0])
+        new = np.arange(state.row.size, state.row.size + used.size)
+        state.row = np.append(state.row, np.full(used.size, -1))
+        state.unfired.number -= used.size
+        for name, (number, counts, exponents) in state.stimuli.items():
+            more = np.append(counts, found.stimuli[used, number])
+            zeros = np.zeros(used.size, np.uint16)
+            state.stimuli[name] = number, more, np.append(exponents, zeros)
+        slots = np.full(found.level.size, -1, np.int32)
+        slots[used] = new
+        targets = np.repeat(slots, found.count)
+        state.synapses.join(found.lines[targets >= 0], targets[targets >= 0])
+        return new
+
+    def _fired(self, state: _AreaState, slots: Slots) -> None:
+        """Note the winners; those that fire first become sources, of rows nobody has heard."""
+        new, ever = slots[state.row[slots] < 0], state.slot.size
+        state.row[new] = np.arange(ever, ever + new.size)
+        state.slot = np.append(state.slot, new)
+        state.winners = np.sort(state.row[slots])
+        for target in self._areas.values() if new.size else ():
+            if state.area.name in target.lines:
+                lines = target.unfired.new_lines(new.size)
+                target.lines[state.area.name] = np.append(target.lines[state.area.name], lines)
+                target.synapses.new_sources(new.size, target.row.size, self._circuit.p)

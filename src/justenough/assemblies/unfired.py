@@ -1,48 +1,211 @@
-"""The neurons of an area that never fired, as counts of equal ones: cost independent of n."""
+"""The neurons of an area that never fired, known by nothing but the rounds they lost."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom, hypergeom
+from scipy.stats import binom
 
 from justenough.assemblies.circuit import Slots
+from justenough.assemblies.synapses import Ids
+from justenough.compiled import has_numba, jit
 
-# A class of so few neurons is drawn neuron by neuron; both ways have the same law.
-_FEW = 16
-# Beyond so many classes, the memory of what fired least recently is given up.
-MOST_CLASSES = 1 << 18
-
-
-@dataclass
-class _Rows:
-    """Which source neurons a fibre's columns count: `seen` fired last, of `known` in all."""
-
-    seen: Slots
-    known: int
+# Rounds whose losers are remembered; beyond, the one that was last heard longest ago is not.
+MOST_ROUNDS = 256
+# So many neurons with the input of the cap are drawn one by one, or 8k if that is more.
+MOST_TIED = 4096
+# Levels that a neuron of the area reaches with less than this chance are taken as never reached.
+_NEVER = 1e-15
+_BUFFER = 1 << 15
+_Reals = npt.NDArray[np.float64]
 
 
-class _Drawn(NamedTuple):
-    """So many neurons of the class `parent` had this outcome."""
+class Heard(NamedTuple):
+    """What an area hears in a round: stimuli by number, their sizes, and source neurons."""
 
-    parent: Slots
-    outcome: Slots
-    number: Slots
+    stimuli: tuple[int, ...]
+    sizes: tuple[int, ...]
+    lines: Ids
+
+    @property
+    def size(self) -> int:
+        """Neurons that fire."""
+        return sum(self.sizes) + self.lines.size
+
+
+class Found(NamedTuple):
+    """Neurons drawn in a round, and all that there is to know of them.
+
+    Attributes:
+        level: Input of each, in synapses, shape (f,).
+        stimuli: Synapses from each stimulus, shape (f, stimuli).
+        lines: Sources of its synapses, all neurons' end to end.
+        count: How many of them each neuron has, shape (f,).
+        bound: Level below which nothing was drawn.
+        tied: Neurons there are at that level; more than were drawn if they are many.
+    """
+
+    level: Slots
+    stimuli: Ids
+    lines: Ids
+    count: Slots
+    bound: int
+    tied: int
+
+
+class _World(NamedTuple):
+    """Neurons that fire, by place: stimuli up to their `ends`, then `lines`; and the others."""
+
+    ends: Slots
+    base: int
+    lines: Ids
+    quiet: Ids
+    law: _Reals
+
+
+class _Book(NamedTuple):
+    """The rounds lost: who fired, the level at which a neuron may have lost, and how often."""
+
+    heard: npt.NDArray[np.uint8]
+    uses: npt.NDArray[np.uint8]
+    bound: Slots
+    keep: _Reals
+    rounds: int
+    recent: int
+
+
+def _subset(number: Any, among: Any, mark: Any, stamp: Any, rng: Any, out: Any) -> None:
+    """Floyd's algorithm: `number` places of range(among)."""
+    for i in range(number):
+        j = among - number + i
+        place = int(rng.random() * (j + 1))
+        if mark[place] == stamp:
+            place = j
+        mark[place] = stamp
+        out[i] = place
+
+
+def _surely_won(stimuli: Any, lines: Any, book: Any) -> Any:
+    """Whether these synapses alone would have won the latest round remembered."""
+    if book.recent < 0:
+        return False
+    level = 0
+    for i in range(stimuli.size):
+        level += stimuli[i] * book.uses[i, book.recent]
+    for line in lines:
+        level += book.heard[line, book.recent]
+    bound = book.bound[book.recent]
+    return level > bound or (level == bound and book.keep[book.recent] == 0)
+
+
+def _lost_all(stimuli: Any, lines: Any, book: Any, levels: Any, rng: Any) -> Any:
+    levels[:] = 0
+    for i in range(stimuli.size):
+        for c in range(book.rounds):
+            levels[c] += stimuli[i] * book.uses[i, c]
+    for line in lines:
+        for c in range(book.rounds):
+            levels[c] += book.heard[line, c]
+    for c in range(book.rounds):
+        if levels[c] > book.bound[c]:
+            return False
+        if levels[c] == book.bound[c] and rng.random() >= book.keep[c]:
+            return False
+    return True
+
+
+def _candidates(level: Any, most: Any, want: Any, world: Any, book: Any, out: Any, rng: Any) -> Any:
+    """Draw up to `most` neurons of that level; keep up to `want` that lost every round."""
+    counts, edges, ends = out
+    stimuli, active, quiet = world.ends.size, world.lines.size, world.quiet.size
+    total = world.base + active
+    mark, other = np.zeros(total, np.int32), np.zeros(quiet, np.int32)
+    levels = np.zeros(book.rounds, np.int32)
+    place = np.empty(max(level, world.law.shape[1]), np.int64)
+    kept, used = 0, 0
+    for tried in range(1, most + 1):
+        own, end = counts[kept], used
+        own[:] = 0
+        _subset(level, total, mark, tried, rng, place)
+        for i in range(level):
+            if place[i] >= world.base:
+                edges[end] = world.lines[place[i] - world.base]
+                end += 1
+            else:
+                own[np.searchsorted(world.ends, place[i], "right")] += 1
+        if _surely_won(own, edges[used:end], book):
+            continue
+        for i in range(stimuli):
+            if world.law[i, 0] >= 0:
+                own[i] = np.searchsorted(world.law[i], rng.random(), "right")
+        number = np.searchsorted(world.law[stimuli], rng.random(), "right")
+        _subset(number, quiet, other, tried, rng, place)
+        for i in range(number):
+            edges[end] = world.quiet[place[i]]
+            end += 1
+        if not _lost_all(own, edges[used:end], book, levels, rng):
+            continue
+        ends[kept] = used = end
+        kept += 1
+        if kept == min(want, ends.size) or used + level + world.law.shape[1] > edges.size:
+            return tried, kept
+    return most, kept
+
+
+@lru_cache
+def _loop() -> Callable[..., tuple[int, int]]:
+    """Compiled, or as it is where Numba is not installed: same results, far slower."""
+    if not has_numba():
+        return _candidates
+    from numba.extending import register_jitable
+
+    for called in (_subset, _surely_won, _lost_all):
+        register_jitable(called)
+    return jit(_candidates)
+
+
+@lru_cache(16)
+def _tail(size: int, p: float) -> tuple[_Reals, _Reals]:
+    """Chance of each level, and of that level or more, up to where they do not matter."""
+    top = int(binom.isf(1e-40, size, p))
+    law = binom.pmf(np.arange(top + 1), size, p)
+    return law, np.cumsum(law[::-1])[::-1]
+
+
+@lru_cache(64)
+def _distribution(size: int, p: float) -> _Reals:
+    """Binomial distribution function, up to where it is 1."""
+    if p == 1:
+        return np.append(np.zeros(size), 1.0)
+    most = int(size * p)
+    width = min(size, int(most + 12 * np.sqrt(size * p * (1 - p)) + 30))
+    # Ratios of neighbours, from the most likely number outwards.
+    up = np.arange(most, width)
+    down = np.arange(most, 0, -1)
+    odds = p / (1 - p)
+    above = np.cumprod((size - up) / (up + 1) * odds)
+    below = np.cumprod(down / (size - down + 1) / odds)
+    law = np.cumsum(np.concatenate([below[::-1], [1.0], above]))
+    law /= law[-1]
+    return law
 
 
 @dataclass
 class Unfired:
-    """Neurons that never fired, in classes of equal counts of synapses.
+    """Neurons that never fired and of which none is known by itself.
 
-    A class is a row of `table`: the number of synapses from each stimulus, and for each fibre
-    from those of its source's neurons that fired last (`name`) and from those that fired at any
-    time before (`name` + "~"). `number` says how many neurons are in each class. See `lazy` for
-    what is exact and what is not.
+    They are alike and independent: each has every synapse with chance p, given that it lost
+    every round that the area fired in. A round is remembered by who fired, by the level at
+    which the area's cap cut (a neuron above it won), and by the chance that a neuron at that
+    very level lost. So neurons that win or tie now are drawn by the law of the random graph and
+    kept if they would have lost each earlier round.
 
     Args:
-        n: Neurons.
+        n: Neurons of the area.
         p: Probability of a synapse.
         rng: Source of randomness.
     """
@@ -50,170 +213,169 @@ class Unfired:
     n: int
     p: float
     rng: np.random.Generator
-    columns: list[str] = field(default_factory=list)
-    table: npt.NDArray[np.int32] = field(init=False)
-    number: Slots = field(init=False)
-    rows: dict[str, _Rows] = field(default_factory=dict)
+    number: int = field(init=False)
+    sizes: list[int] = field(default_factory=list)
+    _lines: int = 0
+    _heard: npt.NDArray[np.uint8] = field(init=False)
+    _uses: npt.NDArray[np.uint8] = field(init=False)
+    _bound: Slots = field(init=False)
+    _keep: _Reals = field(init=False)
+    # Column of each round remembered, longest unheard first, by its sources.
+    _columns: dict[tuple[tuple[int, ...], bytes], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.table = np.zeros((1, 0), np.int32)
-        self.number = np.array([self.n], np.int64)
+        self.number = self.n
+        self._heard = np.zeros((0, 8), np.uint8)
+        self._uses = np.zeros((0, 8), np.uint8)
+        self._bound, self._keep = np.zeros(8, np.int64), np.zeros(8)
 
-    def hear_stimulus(self, name: str, k: int) -> None:
-        """Know the counts of synapses from a stimulus of `k` neurons: fixed from then on."""
-        if name not in self.columns:
-            self._draw_new(name, k)
-        self._last(name)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = (self._heard, self._uses, self._bound, self._keep)
+        return sum(a.nbytes for a in arrays)
 
-    def hear_area(self, name: str, active: Slots, ever: int) -> None:
-        """Know the counts from the `active` of the `ever` neurons of an area that ever fired.
+    @property
+    def rounds(self) -> int:
+        """Rounds remembered."""
+        return len(self._columns)
 
-        Rows of neurons that go on firing keep their counts; those that stop take with them a
-        hypergeometric part of the counts, those that start again bring one back; those never
-        heard before bring a binomial number.
+    def new_stimulus(self, size: int) -> int:
+        """Make a stimulus known; its number."""
+        self.sizes.append(size)
+        self._uses = np.vstack([self._uses, np.zeros((1, self._bound.size), np.uint8)])
+        return len(self.sizes) - 1
+
+    def new_lines(self, count: int) -> Ids:
+        """Make source neurons known; their numbers."""
+        first, self._lines = self._lines, self._lines + count
+        if self._lines > len(self._heard):
+            more = self._lines + self._lines // 4 - len(self._heard)
+            room = np.zeros((more, self._bound.size), np.uint8)
+            self._heard = np.vstack([self._heard, room])
+        return np.arange(first, self._lines, dtype=np.int32)
+
+    def draw(self, heard: Heard, values: _Reals, k: int) -> Found:
+        """Neurons whose input is among the k largest, and those that tie with the k-th.
+
+        Args:
+            heard: Who fires.
+            values: The largest inputs, ascending, of neurons that are known, in synapses; if
+                they are k or more, none below the k-th largest is needed.
+            k: How many fire.
         """
-        if name not in self.columns:
-            self._draw_new(name, active.size)
-            self._draw_new(name + "~", ever - active.size)
-        else:
-            self._change(name, active, ever)
-        self.rows[name] = _Rows(active, ever)
-        self._last(name)
+        law, tail = _tail(heard.size, self.p)
+        low = int(np.ceil(values[-k])) if values.size >= k else 0
+        high = int((tail * self.n > _NEVER).sum())
+        column = self._columns.get(_key(heard))
+        if column is not None and self._keep[column] == 0:
+            high = min(high, int(self._bound[column]))
+        levels = np.arange(high - 1, low - 1, -1)
+        # The chance of a level is that of a neuron that lost, so far as this is known already.
+        chance = law[levels] * self.n / max(self.number, 1)
+        rest = max(0.0, 1 - chance.sum())
+        drawn = self.rng.multinomial(self.number, np.append(chance, rest) / (chance.sum() + rest))
+        larger = values.size - np.searchsorted(values, levels, "right")
+        world, pieces = None, []
+        bound, found, tied = high, 0, 0
+        for level, many, above in zip(levels.tolist(), drawn.tolist(), larger, strict=False):
+            if found + above >= k:
+                break
+            bound, tied = level, 0
+            if many:
+                world = world or self._world(heard)
+                more, tied = self._survivors(level, many, world, max(8 * k, MOST_TIED))
+                pieces += more
+                found += tied
+        return _found(pieces, len(self.sizes), bound, tied)
 
-    def _change(self, name: str, active: Slots, ever: int) -> None:
-        was, rest = self.rows[name], name + "~"
-        if was.known == ever and np.array_equal(was.seen, active):
+    def lost(self, heard: Heard, bound: int, keep: float) -> None:
+        """Remember a round: those above `bound` won, those at it lost with chance `keep`."""
+        tail = _tail(heard.size, self.p)[1]
+        if bound >= tail.size or tail[bound] * self.n <= _NEVER:
             return
-        fires = np.zeros(ever, bool)
-        fires[active] = True
-        fired = np.zeros(ever, bool)
-        fired[was.seen] = True
-        back = int((fires & ~fired)[: was.known].sum())
-        left = int((fired & ~fires).sum())
-        first = int(fires[was.known :].sum())
-        if rest in self.columns:
-            self._move(rest, "+", back, was.known - was.seen.size)
-            self._move(name, rest, left, was.seen.size)
-            self._absorb("+", name)
-            self._gain(rest, ever - was.known - first)
-            self._gain(name, first)
-        else:
-            self._move(name, None, left, was.seen.size)
-            self._gain(name, back + first)
+        key = _key(heard)
+        column = self._columns.pop(key, None)
+        if column is None:
+            column = self._new_column(heard)
+        elif bound >= self._bound[column]:
+            keep = self._keep[column] * (keep if bound == self._bound[column] else 1.0)
+            bound = int(self._bound[column])
+        self._bound[column], self._keep[column] = bound, keep
+        self._columns[key] = column
 
-    def level(self, names: Sequence[str]) -> Slots:
-        """Sum of the counts from these sources, for each class."""
-        columns = [self.columns.index(name) for name in names]
-        total: Slots = self.table[:, columns].sum(1, dtype=np.int64)
-        return total
+    def _new_column(self, heard: Heard) -> int:
+        column = len(self._columns)
+        if column == MOST_ROUNDS:
+            column = self._columns.pop(next(iter(self._columns)))
+        elif column == self._bound.size:
+            self._heard = np.hstack([self._heard, np.zeros_like(self._heard)])
+            self._uses = np.hstack([self._uses, np.zeros_like(self._uses)])
+            self._bound = np.append(self._bound, np.zeros_like(self._bound))
+            self._keep = np.append(self._keep, np.zeros_like(self._keep))
+        self._heard[:, column], self._uses[:, column] = 0, 0
+        self._heard[heard.lines, column] = 1
+        self._uses[list(heard.stimuli), column] = 1
+        return column
 
-    def take(self, classes: Slots) -> npt.NDArray[np.int32]:
-        """Remove one neuron of each class named (a class may be named often); their counts."""
-        taken: npt.NDArray[np.int32] = self.table[classes]
-        np.subtract.at(self.number, classes, 1)
-        keep = self.number > 0
-        self.table, self.number = self.table[keep], self.number[keep]
-        return taken
+    def _world(self, heard: Heard) -> _World:
+        """What fires and what does not, with the laws of what does not."""
+        fires = np.zeros(self._lines, bool)
+        fires[heard.lines] = True
+        quiet = np.flatnonzero(~fires).astype(np.int32)
+        now = np.zeros(len(self.sizes), np.int64)
+        now[list(heard.stimuli)] = heard.sizes
+        # A stimulus that fires is not drawn apart: its law is not asked for.
+        sizes = [0 if fires else s for fires, s in zip(now > 0, self.sizes, strict=True)]
+        laws = [_distribution(size, self.p) for size in (*sizes, quiet.size)]
+        table = np.ones((len(laws), max(law.size for law in laws)))
+        for row, law in zip(table, laws, strict=True):
+            row[: law.size] = law
+        table[:-1][now > 0] = -1.0
+        return _World(np.cumsum(now), int(now.sum()), heard.lines, quiet, table)
 
-    def _draw_new(self, name: str, size: int) -> None:
-        self.columns.append(name)
-        zero = np.zeros((len(self.table), 1), np.int32)
-        self.table = np.hstack([self.table, zero])
-        self._gain(name, size)
-
-    def _gain(self, name: str, size: int) -> None:
-        if size:
-            law = binom.pmf(np.arange(size + 1), size, self.p)[None, :]
-            drawn = self._split(np.zeros(len(self.table), np.int64), law)
-            self._become(drawn.parent, {name: drawn.outcome}, drawn.number)
-
-    def _move(self, source: str, target: str | None, size: int, among: int) -> None:
-        """Move the synapses of `size` of the `among` rows of a column to another one."""
-        column = self.columns.index(source)
-        if target == "+":
-            self.columns.append("+")
-            self.table = np.hstack([self.table, np.zeros((len(self.table), 1), np.int32)])
-        if size:
-            most = int(self.table[:, column].max(initial=0))
-            outcomes, values = np.arange(min(size, most) + 1), np.arange(most + 1)
-            law = hypergeom.pmf(outcomes[None, :], among, values[:, None], size)
-            drawn = self._split(self.table[:, column].astype(np.int64), law)
-            moved = {source: -drawn.outcome} | ({target: drawn.outcome} if target else {})
-            self._become(drawn.parent, moved, drawn.number)
-
-    def _absorb(self, source: str, target: str) -> None:
-        self.table[:, self.columns.index(target)] += self.table[:, self.columns.index(source)]
-        self._drop(source)
-
-    def _drop(self, name: str) -> None:
-        self.table = np.delete(self.table, self.columns.index(name), 1)
-        self.columns.remove(name)
-        self._become(np.arange(len(self.table)), {}, self.number)
-
-    def _split(self, given: Slots, law: npt.NDArray[np.float64]) -> _Drawn:
-        """Draw an outcome for every neuron, with the law in row `given` of its class.
-
-        Numbers of outcomes are conditional binomials from the top outcome downwards, so that
-        the tail, from which winners come, is drawn with its small probabilities as they are.
-        """
-        law = np.nan_to_num(law)
-        shown = np.flatnonzero(law.max(0) > 1e-30)
-        law = law[:, shown[::-1]]
-        law /= law.sum(1, keepdims=True)
-        few = self.number <= _FEW
-        one = np.repeat(np.flatnonzero(few), self.number[few])
-        edges, u = np.cumsum(law, 1), self.rng.random(one.size)
-        outcome = np.empty(one.size, np.int64)
-        for value in np.unique(given[one]):
-            mine = given[one] == value
-            outcome[mine] = np.searchsorted(edges[value], u[mine] * edges[value, -1], "right")
-        many = np.flatnonzero(~few)
-        drawn = self.rng.multinomial(self.number[many], law[given[many]])
-        row, column = np.nonzero(drawn)
-        return _Drawn(
-            np.concatenate([one, many[row]]),
-            shown[::-1][np.concatenate([outcome, column])],
-            np.concatenate([np.ones(one.size, np.int64), drawn[row, column]]),
+    def _survivors(
+        self, level: int, many: int, world: _World, most: int
+    ) -> tuple[list[Found], int]:
+        """Of `many` neurons of that level, those that lost every round: drawn, and in all."""
+        recent = next(reversed(self._columns.values())) if self._columns else -1
+        book = _Book(
+            self._heard, self._uses, self._bound, self._keep, len(self._columns), recent
         )
+        size = max(_BUFFER, 2 * (level + world.law.shape[1]))
+        rows = max(1, min(many, most, _BUFFER // 8))
+        room = (
+            np.zeros((rows + 1, len(self.sizes)), np.int32),
+            np.empty(size, np.int32),
+            np.empty(rows, np.int64),
+        )
+        pieces, tried, found = [], 0, 0
+        while tried < many and found < most:
+            here, kept = _loop()(level, many - tried, most - found, world, book, room, self.rng)
+            tried, found = tried + here, found + kept
+            counts, edges, ends = room[0][:kept].copy(), room[1], room[2][:kept]
+            lines = edges[: ends[-1] if kept else 0].copy()
+            own = np.diff(ends, prepend=0)
+            pieces.append(Found(np.full(kept, level), counts, lines, own, level, 0))
+        return pieces, found if tried == many else round(found * many / tried)
 
-    def _become(self, parent: Slots, changes: dict[str, Slots], number: Slots) -> None:
-        """Classes of the drawn outcomes, equal ones together."""
-        table = self.table[parent]
-        for name, change in changes.items():
-            table[:, self.columns.index(name)] += change.astype(np.int32)
-        key, span = np.zeros(len(table), np.int64), 1
-        for column in table.T:
-            width = int(column.max(initial=0)) + 1
-            if span * width >= 2**62:
-                key = np.unique(key, return_inverse=True)[1]
-                span = len(table)
-            key, span = key * width + column, span * width
-        _, first, group = np.unique(key, return_index=True, return_inverse=True)
-        self.table = table[first]
-        self.number = np.zeros(first.size, np.int64)
-        np.add.at(self.number, group, number)
 
-    def forget(self, keep: Sequence[str]) -> None:
-        """While classes are many, give up what was heard least recently and is not in `keep`.
+def _key(heard: Heard) -> tuple[tuple[int, ...], bytes]:
+    """The same for the same sources."""
+    digest = blake2b(np.sort(heard.lines).tobytes(), digest_size=16).digest()
+    return tuple(sorted(heard.stimuli)), digest
 
-        Counts given up are drawn afresh when their source is heard again.
-        """
-        while len(self.table) > MOST_CLASSES:
-            old = [c for c in self.columns if c not in keep]
-            old.sort(key=lambda c: not c.endswith("~"))
-            if not old:
-                return
-            self._drop(old[0])
-            if old[0] in self.rows:
-                del self.rows[old[0]]
-                if old[0] + "~" in self.columns:
-                    self._drop(old[0] + "~")
 
-    def _last(self, name: str) -> None:
-        """Put the source's columns last: the first ones are forgotten first."""
-        mine = [c for c in self.columns if c.rstrip("~") == name]
-        order = [c for c in self.columns if c not in mine] + mine
-        if order == self.columns:
-            return
-        self.table = self.table[:, [self.columns.index(c) for c in order]]
-        self.columns = order
+def _found(pieces: Sequence[Found], stimuli: int, bound: int, tied: int) -> Found:
+    """All pieces as one."""
+    none = Found(
+        np.empty(0, np.int64),
+        np.empty((0, stimuli), np.int32),
+        np.empty(0, np.int32),
+        np.empty(0, np.int64),
+        bound,
+        tied,
+    )
+    parts = list(zip(none, *pieces, strict=True))[:4]
+    level, counts, lines, own = (np.concatenate(part) for part in parts)
+    return Found(level, counts, lines, own, bound, tied)

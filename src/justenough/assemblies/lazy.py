@@ -1,25 +1,25 @@
-"""The lazy tier: only neurons that ever fired are kept, so that cost does not depend on n.
+"""The lazy tier: only neurons that fired or nearly did are kept, at a cost that n does not enter.
 
-What is exact. A neuron that never fired has only weights of 1, so its input is a number of
-synapses. The number from a stimulus is drawn once, Binomial(k, p), and stays. The number from
-an area's last winners changes only by rows that leave or enter: new sources bring a binomial
-number, and losers at the cap, with their counts, are there again in the next round. Numbers of
-neurons are integers drawn by conditional binomials from the top count downwards; no normal
-approximation is made. The synapses of a first-time winner are a uniform subset, of the size of
-its count, of the rows counted.
+A neuron that never fired has only weights of 1, so its input is a number of synapses, and it is
+like all others that lost the same rounds. So in each round the neurons that reach the cap for
+the first time are drawn: numbers of neurons by level from the binomial law of the random graph,
+by one multinomial from the top level downwards, without a normal approximation; for each its
+synapses, a uniform subset of what fires and each of the other sources with chance p; and it is
+kept if these would have lost every earlier round. Neurons that tie with the cap and do not fire
+are kept with all their synapses. This is the law of the random graph, with three exceptions:
 
-What is approximate. Given its counts, a never-fired neuron is taken to be joined to any subset
-of the last winners, and any subset of the other neurons that ever fired, with equal chance.
-That is the law of the random graph without the knowledge that the neuron lost each earlier
-round; the exact law would need a count for each firing history among the sources. It is
-exact for a stimulus and in the first two rounds of an area; once winners no longer change,
-nothing is drawn.
-If counts fall in more than `unfired.MOST_CLASSES` classes, those of the source heard least
-recently are given up, and drawn afresh when it is heard again.
+- The part of all neurons that lost every earlier round enters a level's chance. Its estimate is
+  that of this run: neurons left over neurons in all, which is off by about 1/sqrt(n).
+- Where more than `unfired.MOST_TIED` neurons, and 8k, tie with the cap, as at small kp,
+  those that lose keep their law and not their number.
+- Of more than `unfired.MOST_ROUNDS` different rounds, those heard longest ago are forgotten.
 
 Ties at the cap are broken at random among equals, afresh in each round. Weights are integer
-exponents of 1 + beta; inputs are sums of fixed-point integers with `FRACTION_BITS` binary
-places, so that winners do not depend on the order of summation.
+exponents of 1 + beta; inputs are sums of whole numbers (`arithmetic.weights`), so that winners
+do not depend on the order of summation. Everything runs on one thread.
+
+Loops are compiled by Numba (extra `assemblies`). Without it they run as they are, with the same
+winners, far slower.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from justenough.assemblies.arithmetic import weights
 from justenough.assemblies.circuit import Area, Circuit, Fibre, Slots, Stimulus
 from justenough.assemblies.packed import pack, unpack
 from justenough.assemblies.saved import Arrays, unfit
@@ -35,29 +36,7 @@ from justenough.assemblies.synapses import Ids, Synapses
 from justenough.assemblies.unfired import Found, Heard, Unfired
 from justenough.errors import InputError
 
-FRACTION_BITS = 20
 _Exponents = npt.NDArray[np.uint16]
-
-
-def weights(beta: float, largest: int, terms: int) -> Slots:
-    """Fixed-point weights (1+beta)^m for m = 0 to `largest`, int64.
-
-    Raises:
-        InputError: A sum of `terms` of them would not fit in 64 bits.
-
-    >>> weights(1.0, 2, 10) / 2**FRACTION_BITS
-    array([1., 2., 4.])
-    """
-    top = float(largest) * float(np.log2(1 + beta)) + float(np.log2(max(terms, 1)))
-    if top + FRACTION_BITS >= 62 or largest >= 2**16 - 1:
-        raise InputError(
-            f"weights of (1+{beta})^{largest} do not fit in 64 bits; give fewer plastic rounds "
-            "or a smaller beta"
-        )
-    table: Slots = np.rint((1 + beta) ** np.arange(largest + 1.0) * 2**FRACTION_BITS).astype(
-        np.int64
-    )
-    return table
 
 
 @dataclass
@@ -193,7 +172,7 @@ class LazyBrain:
                 _, counts, exponents = state.stimuli[source]
                 own += counts * table[exponents]
         state.synapses.total(heard.lines, table, own)
-        slots = self._cap(state, own, heard)
+        slots = self._cap(state, own, heard, int(table[0]))
         if plastic and state.area.beta:
             won = np.zeros(state.row.size, bool)
             won[slots] = True
@@ -217,14 +196,14 @@ class LazyBrain:
         numbers = tuple(state.stimuli[s][0] for s in stimuli)
         return Heard(numbers, tuple(self._stimuli[s] for s in stimuli), np.concatenate(lines))
 
-    def _cap(self, state: _AreaState, own: Slots, heard: Heard) -> Slots:
+    def _cap(self, state: _AreaState, own: Slots, heard: Heard, one: int) -> Slots:
         """Slots of the k largest; first-time winners and those that tie with them get slots."""
         k = state.area.k
         # The k-th largest of the neurons known bounds the cap from below: few remain.
         least = int(np.partition(own, -k)[-k]) if own.size >= k else 0
         mine = np.flatnonzero(own >= least)
-        found = state.unfired.draw(heard, np.sort(own[mine]) / 2**FRACTION_BITS, k)
-        values = np.concatenate([own[mine], found.level << FRACTION_BITS])
+        found = state.unfired.draw(heard, np.sort(own[mine]) / one, k)
+        values = np.concatenate([own[mine], found.level * one])
         cut = int(np.partition(values, -k)[-k])
         drawn = int((found.level == found.bound).sum())
         equal, keep = np.flatnonzero(values == cut), 0.0
@@ -249,7 +228,8 @@ class LazyBrain:
 
     def _some(self, values: Slots, number: int) -> Slots:
         """A uniform subset."""
-        return self._rng.choice(values, number, replace=False, shuffle=False)
+        some: Slots = self._rng.choice(values, number, replace=False, shuffle=False)
+        return some
 
     def _admit(self, state: _AreaState, found: Found, used: Slots) -> Slots:
         """Give a slot to those of the neurons found that are to be known from now on."""
@@ -263,7 +243,7 @@ class LazyBrain:
             state.stimuli[name] = number, more, np.append(exponents, zeros)
         slots = np.full(found.level.size, -1, np.int32)
         slots[used] = new
-        targets = np.repeat(slots, found.count)
+        targets = np.repeat(slots, found.joined)
         state.synapses.join(found.lines[targets >= 0], targets[targets >= 0])
         return new
 

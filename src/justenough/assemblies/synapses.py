@@ -168,7 +168,8 @@ class Synapses:
         _loops().grow(self._lists(), sources, won)
 
     def _lists(self) -> _Lists:
-        return _Lists(self._synapse, self._bits, self._after, *self._chains, self._spare)
+        head, tail, length = self._chains
+        return _Lists(self._synapse, self._bits, self._after, head, tail, length, self._spare)
 
     def _fit(self, targets: int) -> None:
         """Widen the words once targets or exponents would outgrow them."""

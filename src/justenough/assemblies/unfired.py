@@ -15,9 +15,9 @@ from justenough.assemblies.synapses import Ids
 from justenough.compiled import has_numba, jit
 
 # Rounds whose losers are remembered; beyond, the one that was last heard longest ago is not.
-MOST_ROUNDS = 256
-# So many neurons with the input of the cap are drawn one by one, or 8k if that is more.
-MOST_TIED = 4096
+MOST_ROUNDS = 1024
+# So many neurons of a level are drawn one by one, or so many times k if that is more.
+MOST_TIED, TIMES_K = 4096, 8
 # Levels that a neuron of the area reaches with less than this chance are taken as never reached.
 _NEVER = 1e-15
 _BUFFER = 1 << 15
@@ -44,7 +44,7 @@ class Found(NamedTuple):
         level: Input of each, in synapses, shape (f,).
         stimuli: Synapses from each stimulus, shape (f, stimuli).
         lines: Sources of its synapses, all neurons' end to end.
-        count: How many of them each neuron has, shape (f,).
+        joined: How many of them each neuron has, shape (f,).
         bound: Level below which nothing was drawn.
         tied: Neurons there are at that level; more than were drawn if they are many.
     """
@@ -52,7 +52,7 @@ class Found(NamedTuple):
     level: Slots
     stimuli: Ids
     lines: Ids
-    count: Slots
+    joined: Slots
     bound: int
     tied: int
 
@@ -118,7 +118,9 @@ def _lost_all(stimuli: Any, lines: Any, book: Any, levels: Any, rng: Any) -> Any
     return True
 
 
-def _candidates(level: Any, most: Any, want: Any, world: Any, book: Any, out: Any, rng: Any) -> Any:
+def _candidates(
+    level: Any, most: Any, want: Any, world: Any, book: Any, out: Any, rng: Any
+) -> Any:
     """Draw up to `most` neurons of that level; keep up to `want` that lost every round."""
     counts, edges, ends = out
     stimuli, active, quiet = world.ends.size, world.lines.size, world.quiet.size
@@ -284,7 +286,7 @@ class Unfired:
             bound, tied = level, 0
             if many:
                 world = world or self._world(heard)
-                more, tied = self._survivors(level, many, world, max(8 * k, MOST_TIED))
+                more, tied = self._survivors(level, many, world, max(TIMES_K * k, MOST_TIED))
                 pieces += more
                 found += tied
         return _found(pieces, len(self.sizes), bound, tied)
@@ -339,9 +341,7 @@ class Unfired:
     ) -> tuple[list[Found], int]:
         """Of `many` neurons of that level, those that lost every round: drawn, and in all."""
         recent = next(reversed(self._columns.values())) if self._columns else -1
-        book = _Book(
-            self._heard, self._uses, self._bound, self._keep, len(self._columns), recent
-        )
+        book = _Book(self._heard, self._uses, self._bound, self._keep, len(self._columns), recent)
         size = max(_BUFFER, 2 * (level + world.law.shape[1]))
         rows = max(1, min(many, most, _BUFFER // 8))
         room = (

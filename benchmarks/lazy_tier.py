@@ -64,11 +64,11 @@ def worker(program: str, case: tuple[int, int, float, float], seeds: int, limit:
     for seed in range(1, seeds + 1):
         brain, seconds, busy = rounds(tier, case, seed, limit)
         if seed == 1:
-            grown = resident() - before
+            grown, first = resident() - before, brain
         runs.append({"seconds": seconds, "busy": busy, "support": brain.support("a")})
     found = {"program": program, "case": case, "runs": runs, "rss": grown}
     if program == "lazy":
-        found["arrays"] = sum(brain.nbytes.values())
+        found["arrays"] = sum(first.nbytes.values())
         tracemalloc.start()
         rounds(tier, case, 1, limit)
         found["peak"] = tracemalloc.get_traced_memory()[1]

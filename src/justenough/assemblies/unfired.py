@@ -275,8 +275,9 @@ class Unfired:
         levels = np.arange(high - 1, low - 1, -1)
         # The chance of a level is that of a neuron that lost, so far as this is known already.
         chance = law[levels] * self.n / max(self.number, 1)
-        rest = max(0.0, 1 - chance.sum())
-        drawn = self.rng.multinomial(self.number, np.append(chance, rest) / (chance.sum() + rest))
+        if low:  # otherwise no neuron is below
+            chance = np.append(chance, max(0.0, 1 - chance.sum()))
+        drawn = self.rng.multinomial(self.number, chance / chance.sum())
         larger = values.size - np.searchsorted(values, levels, "right")
         world, pieces = None, []
         bound, found, tied = high, 0, 0

@@ -65,7 +65,11 @@ def worker(program: str, case: tuple[int, int, float, float], seeds: int, limit:
         brain, seconds, busy = rounds(tier, case, seed, limit)
         if seed == 1:
             grown, first = resident() - before, brain
-        runs.append({"seconds": seconds, "busy": busy, "support": brain.support("a")})
+        clocks = {
+            "seconds": [round(x, 6) for x in seconds],
+            "busy": [round(x, 6) for x in busy],
+        }
+        runs.append({**clocks, "support": brain.support("a")})
     found = {"program": program, "case": case, "runs": runs, "rss": grown}
     if program == "lazy":
         found["arrays"] = sum(first.nbytes.values())

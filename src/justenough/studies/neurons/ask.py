@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from scipy.stats import binom
 
-from justenough.assemblies import arithmetic, lazy
+from justenough.assemblies import arithmetic
 from justenough.assemblies.circuit import MOST_NEURONS, Area, Circuit, Fibre, Stimulus
 from justenough.assemblies.cuda import card
 from justenough.assemblies.exact import MOST_TIED
@@ -115,8 +115,7 @@ def _check(asked: Asked) -> None:
     if asked.p == 1:
         raise InputError("--p 1 joins every neuron with every other, so that all tie; give less")
     heard = 2 * asked.k
-    weights = arithmetic.weights if asked.tier == "exact" else lazy.weights
-    weights(asked.beta, asked.rounds - 1, heard)
+    arithmetic.weights(asked.beta, asked.rounds - 1, heard)
     mean = heard * circuit.p
     if mean + 10 * sqrt(mean) > _MOST_COUNT:
         raise InputError(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from justenough import compiled
 from justenough.assemblies import topk as module
 from justenough.assemblies.bits import BitSet
 from justenough.assemblies.topk import KINDS, topk
@@ -49,13 +50,32 @@ def test_topk_is_a_stable_sort(
     assert got.threshold == values[got.indices[-1]]
 
 
+LOOPS = pytest.mark.parametrize(
+    "loops",
+    [
+        "numpy",
+        pytest.param(
+            "compiled",
+            marks=pytest.mark.skipif(not compiled.has_numba(), reason="Numba is not installed"),
+        ),
+    ],
+)
+
+
+def through(loops: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send arrays of any size through the compiled loops, or all through NumPy."""
+    monkeypatch.setattr(compiled, "FAST_FROM", 0 if loops == "compiled" else 1 << 60)
+
+
+@LOOPS
 @pytest.mark.parametrize("dtype", KINDS)
 @pytest.mark.parametrize("chunk", [1, 7, 24, 1 << 18])
 @pytest.mark.parametrize("guess", [None, -1.0, 3.0, 3.5, 900.0])
 def test_every_route_gives_the_same(
-    dtype: Any, chunk: int, guess: float | None, monkeypatch: pytest.MonkeyPatch
+    loops: str, dtype: Any, chunk: int, guess: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ties over many chunks, guesses too low and too high, samples far smaller than n."""
+    through(loops, monkeypatch)
     monkeypatch.setattr(module, "_CHUNK", chunk)
     monkeypatch.setattr(module, "_COLUMNS", 4)
     monkeypatch.setattr(module, "_SAMPLE", 50)
@@ -67,12 +87,46 @@ def test_every_route_gives_the_same(
             assert got.indices.tolist() == sorted_out(values, k)
 
 
+@LOOPS
+@pytest.mark.parametrize("kind", [np.dtype(t) for t in KINDS])
+def test_compiled_loops_order_all_bit_patterns(
+    loops: str, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signed zeros, subnormal numbers, infinities, and views that skip values."""
+    through(loops, monkeypatch)
+    rng = np.random.default_rng(1)
+    raw = rng.integers(0, 1 << 8 * kind.itemsize, 4000).astype(f"u{kind.itemsize}").view(kind)
+    values = np.nan_to_num(raw, nan=0.0, posinf=np.inf, neginf=-np.inf).astype(kind)
+    if kind.kind == "f":
+        values[:600] = rng.choice(np.array([0.0, -0.0, np.inf, -np.inf, 1.0], kind), 600)
+    rng.shuffle(values)
+    for kept in (values, values[1::3], values[::-1]):
+        for k in (1, 100, 700, len(kept)):
+            for guess in (None, 0.0, -0.0, 1e9, -1e9, float(np.sort(kept)[-k])):
+                assert topk(kept, k, guess, 2).indices.tolist() == sorted_out(kept, k)
+
+
+@LOOPS
 @pytest.mark.parametrize("guess", [None, 2.0, 99.0])
 @pytest.mark.parametrize("place", [0, 70_000, 99_999])
+@pytest.mark.parametrize("nan", [np.nan, -np.nan])
+@pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_a_nan_is_refused(guess: float | None, place: int, dtype: Any) -> None:
+def test_a_nan_is_refused(
+    loops: str,
+    guess: float | None,
+    place: int,
+    nan: float,
+    ties: bool,
+    dtype: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    through(loops, monkeypatch)
     values = np.random.default_rng(0).standard_normal(100_000).astype(dtype)
-    values[place] = np.nan
+    if ties:
+        values[:] = 3
+        monkeypatch.setattr(module, "_SPARE", 0)
+    values[place] = nan
     with pytest.raises(InputError, match="NaN"):
         topk(values, 5, guess, 2)
 

@@ -4,16 +4,19 @@ A threshold is guessed: carried over from the step before, or a high order stati
 spaced values. One pass then collects all values at or above it. If there are at least k and not
 too many, the k largest are among them, whatever the guess was; otherwise the k-th value is
 computed outright. So the answer never depends on the guess, only the time does (a Las Vegas
-algorithm; sampling as in Floyd & Rivest 1975, CACM 18(3)).
+algorithm; sampling as in Floyd & Rivest 1975, CACM 18(3)). With Numba the pass is compiled, and
+so is the count of keys that gives the k-th value outright; without it NumPy gives the same.
 """
 
+from collections.abc import Iterator
 from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.compiled import spread
+from justenough.assemblies.scan import BINS, BLOCK, bits, key_of, loops, value_of
+from justenough.compiled import pays, spread
 from justenough.errors import InputError
 
 KINDS = (np.float32, np.float16, np.uint8, np.uint16)
@@ -66,12 +69,21 @@ def topk(
         raise InputError(f"k={k}; give 1 to n={n}")
     if threshold is not None and np.isnan(threshold):
         raise InputError("the threshold is NaN; give a number or leave it out")
-    guess = _sampled(values, k) if threshold is None else float(threshold)
-    if guess is not None:
-        found = _at_least(values, _in_type(guess, values.dtype), 16 * k + _SPARE, threads)
+    most = 16 * k + _SPARE
+    for guess in _guesses(values, k, threshold):
+        found = _at_least(values, _in_type(guess, values.dtype), most, threads)
         if found is not None and len(found) >= k:
             return _best(values, found, k)
-    return _best(values, _known(values, _kth(values, k), k, threads), k)
+    return _best(values, _known(values, _kth(values, k, threads), k, threads), k)
+
+
+def _guesses(values: NDArray[Any], k: int, threshold: float | None) -> Iterator[float]:
+    """The threshold that was given, then one from a sample."""
+    if threshold is not None:
+        yield float(threshold)
+    sampled = _sampled(values, k)
+    if sampled is not None:
+        yield sampled
 
 
 def _sampled(values: NDArray[Any], k: int) -> float | None:
@@ -98,6 +110,8 @@ def _at_least(
     values: NDArray[Any], bound: float, most: int, threads: int | None
 ) -> NDArray[np.int64] | None:
     """Indices of values >= bound, increasing; None where a thread found more than `most`."""
+    if pays(len(values)):
+        return _collected(values, bound, most, threads)
 
     def work(part: slice) -> list[NDArray[np.int64]] | None:
         found, number = [], 0
@@ -124,8 +138,30 @@ def _at_least(
     return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
 
 
+def _collected(
+    values: NDArray[Any], bound: float, most: int, threads: int | None
+) -> NDArray[np.int64] | None:
+    """What `_at_least` gives, by the compiled loop."""
+    collect, key = loops(values.dtype.name).collect, key_of(bound, values.dtype)
+
+    def work(part: slice) -> NDArray[np.int64] | None:
+        here = values[part]
+        out = np.empty(min(most, len(here)), np.int64)
+        end, number = collect(bits(here), key, out)
+        # NaN reaches every bound.
+        if np.isnan(here[out[:number]]).any():
+            raise InputError(_NAN)
+        return out[:number] + part.start if end == len(here) else None
+
+    parts = spread(work, len(values), threads)
+    found = [part for part in parts if part is not None]
+    return np.concatenate(found) if len(found) == len(parts) else None
+
+
 def _known(values: NDArray[Any], kth: float, k: int, threads: int | None) -> NDArray[np.int64]:
-    """Indices of all values above the k-th, and of the first k equal to it in each part."""
+    """Indices of all values above the k-th, and of the first k or more equal ones in each part."""
+    if pays(len(values)):
+        return _collected_known(values, kth, k, threads)
 
     def work(part: slice) -> list[NDArray[np.int64]]:
         found, equal = [], 0
@@ -144,9 +180,52 @@ def _known(values: NDArray[Any], kth: float, k: int, threads: int | None) -> NDA
     return np.concatenate([piece for part in parts for piece in part])
 
 
-def _kth(values: NDArray[Any], k: int) -> float:
-    """The k-th largest value: from the histogram of counts, or by selection."""
+def _collected_known(
+    values: NDArray[Any], kth: float, k: int, threads: int | None
+) -> NDArray[np.int64]:
+    """What `_known` gives, by the compiled loop: up to 2k values, then only those above."""
+    collect, key = loops(values.dtype.name).collect, key_of(kth, values.dtype)
+    # Fewer than k are above. 0 has two keys, as -0 equals it.
+    above = int(key) + 1 + (kth == 0 and values.dtype.kind == "f")
+
+    def work(part: slice) -> NDArray[np.int64]:
+        here = bits(values[part])
+        out = np.empty(min(2 * k + BLOCK, len(here)), np.int64)
+        end, number = collect(here, key, out)
+        found: NDArray[np.int64] = out[:number] + part.start
+        if end == len(here) or above > np.iinfo(here.dtype).max:
+            return found
+        more = np.empty(min(k + BLOCK, len(here) - end), np.int64)
+        _, number = collect(here[end:], here.dtype.type(above), more)
+        return np.concatenate([found, more[:number] + (part.start + end)])
+
+    return np.concatenate(spread(work, len(values), threads))
+
+
+def _counted(values: NDArray[Any], k: int, threads: int | None) -> float:
+    """The k-th largest value, from counts of 16 binary digits of the keys at a time."""
+    scan, high = loops(values.dtype.name), 0
+    for shift in range(max(0, 8 * values.dtype.itemsize - 16), -1, -16):
+
+        def work(part: slice, shift: int = shift, high: int = high) -> NDArray[np.int64]:
+            counts = np.zeros(BINS, np.int64)
+            scan.tally(bits(values[part]), np.uint32(shift), np.uint32(high), counts)
+            return counts
+
+        reached = np.cumsum(np.sum(spread(work, len(values), threads), axis=0)[::-1])
+        place = int(np.searchsorted(reached, k))
+        k -= int(reached[place - 1]) if place else 0
+        high = high << 16 | BINS - 1 - place
+    return value_of(high, values.dtype)
+
+
+def _kth(values: NDArray[Any], k: int, threads: int | None) -> float:
+    """The k-th largest value: from counts, or by selection."""
     n = len(values)
+    if pays(n):
+        if np.isnan(_counted(values, 1, threads)):  # NaN has the largest keys
+            raise InputError(_NAN)
+        return _counted(values, k, threads)
     if values.dtype.kind == "f":
         for begin in range(0, n, _CHUNK):
             _largest(values[begin : begin + _CHUNK])

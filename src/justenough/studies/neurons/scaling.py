@@ -34,8 +34,8 @@ K, P, CHANGED = 1000, 1e-3, 100
 BITS = 16
 ONE, LESS = np.uint8(1), np.uint8(255)  # counts wrap, so that 255 takes one away
 SIZES = (10**6, 10**7, 10**8)
-# Bytes a second of the fastest memory of one card that can be bought (NVIDIA H200).
-CARD = 4.8e12
+# Bytes a second of one card's memory, by the data sheet of a fast one (NVIDIA B200); not measured.
+CARD = 8e12
 Array = NDArray[Any]
 
 

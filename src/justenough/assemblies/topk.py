@@ -223,7 +223,8 @@ def _kth(values: NDArray[Any], k: int, threads: int | None) -> float:
     """The k-th largest value: from counts, or by selection."""
     n = len(values)
     if pays(n):
-        if np.isnan(_counted(values, 1, threads)):  # NaN has the largest keys
+        # NaN has the largest keys.
+        if values.dtype.kind == "f" and np.isnan(_counted(values, 1, threads)):
             raise InputError(_NAN)
         return _counted(values, k, threads)
     if values.dtype.kind == "f":

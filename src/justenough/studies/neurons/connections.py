@@ -14,7 +14,9 @@ from scipy import sparse
 
 from justenough.assemblies.graph import ImpliedGraph
 from justenough.ledger import Measured
+from justenough.studies.neurons.dense import over
 from justenough.studies.neurons.edges import edge_loops, matrix_loops
+from justenough.studies.neurons.loops import reads
 from justenough.studies.neurons.timing import Ratio, judged, near_an_end, ratio, within
 
 Array = NDArray[Any]
@@ -113,9 +115,6 @@ def int8_bandwidth() -> Measured:
 
     Rule: 4 within a tenth, reproduced; else refuted.
     """
-    from justenough.studies.neurons.dense import over
-    from justenough.studies.neurons.loops import reads
-
     long = np.random.default_rng(0).integers(0, 127, 40_000_000, dtype=np.int32)
     largest = reads()["largest"]
     found = ratio(over(largest, long), over(largest, long.astype(np.int8)))

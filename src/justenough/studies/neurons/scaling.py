@@ -206,8 +206,8 @@ def speed_10b() -> Measured:
 def _billion(found: Ratio, claimed: float, steps: float, bytes_a_neuron: float) -> Measured:
     """A gain and the speed at a billion neurons that it is to give.
 
-    Rule: reproduced if the gain is within a tenth and a card's memory could move the bytes that
-    such a step reads; refuted if not.
+    Reproduced if the gain is within a tenth and a card's memory could move the bytes that such a
+    step reads; refuted if not.
     """
     most = CARD / (bytes_a_neuron * 1e9)
     kept = within(found.value, claimed, claimed) and steps <= most
@@ -222,7 +222,7 @@ def _billion(found: Ratio, claimed: float, steps: float, bytes_a_neuron: float) 
 def current_1b() -> Measured:
     """Steps a second of neither at 1e9, in proportion from 1e8, and the most that memory allows.
 
-    Rule: 1,000 within a tenth, or not above what reading 4 bytes a neuron once allows: else
+    Rule: 1,000 within a tenth, and allowed by reading 4 bytes a neuron once, reproduced; else
     refuted.
     """
     r = ratios(SIZES[-1])["both"]
@@ -237,22 +237,38 @@ def current_1b() -> Measured:
 
 
 def quantized_1b() -> Measured:
-    """Formats alone, at 1e7, against 10 and 10,000 steps a second. Rule: `_billion`."""
+    """Formats alone, at 1e7, against 10 and 10,000 steps a second.
+
+    Rule: the gain within a tenth, and a speed that a card's memory allows: reproduced; else
+    refuted.
+    """
     return _billion(ratios(10**7)["formats"], 10, 1e4, 1)
 
 
 def algorithms_1b() -> Measured:
-    """Algorithms on top of formats, at 1e7, against 15 and 150,000. Rule: `_billion`."""
+    """Algorithms on top of formats, at 1e7, against 15 and 150,000.
+
+    Rule: the gain within a tenth, and a speed that a card's memory allows: reproduced; else
+    refuted.
+    """
     return _billion(ratios(10**7)["algorithms after formats"], 15, 1.5e5, 1)
 
 
 def combined_1b() -> Measured:
-    """Both, at 1e8, against 90 and 900,000 steps a second. Rule: `_billion`."""
+    """Both, at 1e8, against 90 and 900,000 steps a second.
+
+    Rule: the gain within a tenth, and a speed that a card's memory allows: reproduced; else
+    refuted.
+    """
     return _billion(ratios(SIZES[-1])["both"], 90, 9e5, 1)
 
 
 def conclusion() -> Measured:
-    """Both, at 1e8, against 90 and 90,000 steps a second. Rule: `_billion`."""
+    """Both, at 1e8, against 90 and 90,000 steps a second.
+
+    Rule: the gain within a tenth, and a speed that a card's memory allows: reproduced; else
+    refuted.
+    """
     return _billion(ratios(SIZES[-1])["both"], 90, 9e4, 1)
 
 

@@ -62,11 +62,19 @@ def found(value: float, low: float, high: float) -> Ratio:
 
 
 @pytest.mark.parametrize(
-    ("value", "verdict"),
-    [(1.3, "refuted"), (1.4, "reproduced"), (2.1, "reproduced"), (2.3, "refuted")],
+    ("value", "low", "high", "verdict"),
+    [
+        (1.4, 1.5, 2, "refuted"),
+        (1.6, 1.5, 2, "reproduced"),
+        (2.1, 1.5, 2, "refuted"),
+        (2.1, 2, 2, "reproduced"),
+        (1.8, 2, 2, "refuted"),
+    ],
 )
-def test_a_range_is_met_up_to_a_tenth_beyond_its_ends(value: float, verdict: str) -> None:
-    assert judged(found(value, value, value), 1.5, 2, "x").verdict == verdict
+def test_a_number_is_met_within_a_tenth_and_a_range_as_it_stands(
+    value: float, low: float, high: float, verdict: str
+) -> None:
+    assert judged(found(value, value, value), low, high, "x").verdict == verdict
 
 
 def test_a_condition_counts_only_where_the_claim_fails() -> None:
@@ -77,6 +85,10 @@ def test_a_condition_counts_only_where_the_claim_fails() -> None:
 def test_a_ratio_near_an_end_is_said_to_be() -> None:
     assert near_an_end(found(1.6, 1.55, 1.65), 1.5, 2) == "; near the claim's end at 1.5"
     assert near_an_end(found(1.75, 1.7, 1.8), 1.5, 2) == ""
+    assert (
+        near_an_end(found(2.1, 2, 2.3), 2, 2) == "; its spread crosses the tenth that is allowed"
+    )
+    assert near_an_end(found(2, 1.9, 2.1), 2, 2) == ""
     assert judged(found(1.95, 1.9, 2), 1.5, 2, "x").said == "x; near the claim's end at 2."
 
 

@@ -15,9 +15,9 @@ from justenough.studies.neurons.timing import need_numba
 Loop = Callable[..., Any]
 DECAY = np.float32(0.9375)
 _ZERO, _GAIN = np.float32(0), np.float32(1.5)
-_LOW13, _TOP19 = np.uint32(0x1FFF), np.uint32(0xFFFFE000)
-_A, _B, _C = np.uint32(0x9E3779B9), np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
-_S13, _S16 = np.uint32(13), np.uint32(16)
+_TOP19 = np.uint32(0xFFFFE000)
+_A, _B = np.uint32(0x9E3779B9), np.uint32(0x85EBCA6B)
+_S15, _S19 = np.uint32(15), np.uint32(19)
 
 
 @lru_cache
@@ -92,11 +92,10 @@ def _fp16(a: Any, x: Any) -> None:
 def _at_random(a: Any, x: Any, seed: Any) -> None:
     for i in range(a.size):
         z = np.uint32(i) * _A + seed
-        z = (z ^ (z >> _S16)) * _B
-        z = (z ^ (z >> _S13)) * _C
+        z = np.uint32((z ^ (z >> _S15)) * _B)
         exact = np.float32(DECAY * wide(a[i]) + wide(x[i]))
         # Below the last place that FP16 keeps, a random number: it carries or it does not.
-        lifted = np.uint32(exact.view(np.uint32) + ((z ^ (z >> _S16)) & _LOW13)) & _TOP19
+        lifted = np.uint32(exact.view(np.uint32) + (z >> _S19)) & _TOP19
         a[i] = narrow(np.uint32(lifted).view(np.float32))
 
 

@@ -2,9 +2,9 @@
 
 Both sides take turns in one process, on as many threads; a pass gives one ratio of processor
 seconds, all threads together, from which other programs take less than from the wall clock's. The
-value is the median, the interval the middle half of the passes. A claimed range is met by a median
-within a tenth of its ends, for times vary so much; what lies within a tenth of an end is said to
-be near it.
+value is the median, the interval the middle half of the passes. A claimed number is met within a
+tenth, for times vary so much, a claimed range as it stands; what lies within a tenth of an end is
+said to be near it.
 """
 
 import time
@@ -71,21 +71,23 @@ def ratio(before: Call, after: Call, passes: int = 15, warm: bool = True) -> Rat
 
 
 def within(value: float, low: float, high: float) -> bool:
-    """Whether a value lies in a claimed range, or within a tenth of it.
+    """Whether a value lies in a claimed range, or within a tenth of a single number.
 
-    >>> within(2.1, 1.5, 2), within(2.3, 1.5, 2)
-    (True, False)
+    >>> within(2.1, 1.5, 2), within(2.1, 2, 2), within(2.3, 2, 2)
+    (False, True, False)
     """
-    return low / SLACK <= value <= high * SLACK
+    slack = SLACK if low == high else 1.0
+    return low / slack <= value <= high * slack
 
 
 def near_an_end(found: Ratio, low: float, high: float) -> str:
-    """A clause where the median or its spread stands near an end of the claimed range."""
-    ends = [end for end in dict.fromkeys((low, high))
+    """A clause where the median or its spread stands near an end of what meets the claim."""
+    if low == high:
+        crossed = any(found.low <= end <= found.high for end in (low / SLACK, high * SLACK))
+        return "; its spread crosses the tenth that is allowed" if crossed else ""
+    ends = [f"{end:g}" for end in (low, high)
             if found.low / SLACK <= end <= found.high * SLACK]  # fmt: skip
-    if not ends or low == high:
-        return ""
-    return "; near the claim's end at " + " and ".join(f"{end:g}" for end in ends)
+    return f"; near the claim's end at {' and '.join(ends)}" if ends else ""
 
 
 def judged(found: Ratio, low: float, high: float, said: str, condition: str = "") -> Measured:

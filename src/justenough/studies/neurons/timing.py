@@ -45,7 +45,7 @@ class Ratio:
         return f"{self.value:.2f}x ({self.low:.2f} to {self.high:.2f})"
 
 
-def ratio(before: Call, after: Call, passes: int = 15, warm: bool = True) -> Ratio:
+def ratio(before: Call, after: Call, passes: int = 25, warm: bool = True) -> Ratio:
     """Time two calls in turn, after one of each that does not count.
 
     >>> ratio(lambda: sum(range(9999)), lambda: 1, passes=3).value > 1

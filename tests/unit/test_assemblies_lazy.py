@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom
 
 from justenough.assemblies import synapses, unfired
-from justenough.assemblies.arithmetic import FRACTION_BITS, weights
+from justenough.assemblies.arithmetic import PLACES, weights
 from justenough.assemblies.circuit import Area, Circuit, Fibre, Slots, Stimulus
 from justenough.assemblies.lazy import LazyBrain
 from justenough.assemblies.operations import (
@@ -207,7 +207,7 @@ def test_reciprocal_projection_settles() -> None:
 
 def test_weights_are_powers_and_never_wrap() -> None:
     table = weights(0.1, 20, 1000)
-    assert np.allclose(table / 2**FRACTION_BITS, 1.1 ** np.arange(21), rtol=1e-6)
+    assert np.allclose(table / 10**PLACES, 1.1 ** np.arange(21), rtol=1e-6)
     with pytest.raises(InputError, match="do not fit"):
         weights(0.1, 400, 1000)
     with pytest.raises(InputError, match="do not fit"):

@@ -12,7 +12,7 @@ from justenough.assemblies.counts import Ids
 from justenough.assemblies.learned import Learned
 from justenough.errors import InputError
 
-FRACTION_BITS = 20
+PLACES = 9
 _ROOM = 62
 _DIGITS = 60
 
@@ -78,31 +78,34 @@ class WholeNumbers:
 def weights(beta: float, largest: int, terms: int) -> Ids:
     """Fixed-point weights (1+beta)^m for m = 0 to `largest`, int64.
 
-    A weight of 1 is 2^20, or the largest power of two below with which a sum of `terms` weights
-    fits in 62 bits; each weight is rounded to the nearest whole number.
+    A weight of 1 is 10^9, or the largest power of ten below with which a sum of `terms` weights
+    fits in 62 bits; each weight is rounded to the nearest whole number. A power of ten, since
+    beta is a short decimal: 5 weights of 1.2 then are 6 weights of 1, as they should be, where
+    binary places would break the tie, always for the same side.
 
     Raises:
         InputError: A sum of `terms` of them would not fit in 64 bits with a weight of 1 as 1.
 
-    >>> weights(1.0, 2, 10) / 2**FRACTION_BITS
+    >>> weights(1.0, 2, 10) / 10**PLACES
     array([1., 2., 4.])
     """
     top = float(largest) * float(np.log2(1 + beta)) + float(np.log2(max(terms, 1)))
-    fraction = min(FRACTION_BITS, int(np.floor(_ROOM - top)))
-    if fraction < 0 or largest >= 2**16 - 1:
+    places = min(PLACES, int(np.floor((_ROOM - top) * np.log10(2))))
+    if places < 0 or largest >= 2**16 - 1:
         raise InputError(
             f"weights of (1+{beta})^{largest} do not fit in 64 bits; give fewer plastic rounds "
             "or a smaller beta"
         )
-    return _powers(beta, fraction, -(-(largest + 1) // 64) * 64)[: largest + 1]
+    return _powers(beta, places, -(-(largest + 1) // 64) * 64)[: largest + 1]
 
 
 @lru_cache(maxsize=64)
-def _powers(beta: float, fraction: int, number: int) -> Ids:
-    """Rounded (1+beta)^m * 2^fraction; in decimals, since machines differ in powers of floats."""
+def _powers(beta: float, places: int, number: int) -> Ids:
+    """Rounded (1+beta)^m * 10^places; in decimals, since machines differ in powers of floats."""
     with localcontext() as context:
         context.prec = _DIGITS
-        power, step = Decimal(2) ** fraction, 1 + Decimal(beta)
+        # The shortest decimal that is this float: 0.2 is meant, and not what is stored for it.
+        power, step = Decimal(10) ** places, 1 + Decimal(repr(beta))
         table = np.empty(number, np.int64)
         for m in range(number):
             # What is beyond 64 bits fills up the table, and is not read.

@@ -68,11 +68,11 @@ class DenseBrain:
 
     def total(self, area: Area, sources: Sequence[str]) -> Ids:
         terms = sum(len(self.fires[s]) for s in sources)
-        growth = 1 + Fraction(area.beta)
-        bits = 20
-        while terms * growth**self.rounds * 2**bits > 2**62:
-            bits -= 1
-        table = np.array([round(growth**m * 2**bits) for m in range(self.rounds + 1)])
+        growth = 1 + Fraction(str(area.beta))
+        places = 9
+        while terms * growth**self.rounds * 10**places > 2**62:
+            places -= 1
+        table = np.array([round(growth**m * 10**places) for m in range(self.rounds + 1)])
         total = np.zeros(area.n, np.int64)
         for s in sources:
             rows = self.fires[s]

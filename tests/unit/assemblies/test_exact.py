@@ -1,6 +1,7 @@
 """The exact tier gives the winners of a dense simulation of the same graph, bit for bit."""
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import dense
@@ -254,9 +255,18 @@ def test_refusals() -> None:
         ExactBrain(one_area(), -1)
 
 
+@pytest.mark.parametrize(("beta", "m"), [(0.05, 4), (0.1, 9), (0.2, 9), (0.25, 4)])
+def test_weights_of_short_decimals_are_what_they_are(beta: float, m: int) -> None:
+    # (1 + beta)^m has so many decimal places at most; ties between such sums are kept.
+    table = weights(beta, m, 1000)
+    exact = [Fraction(str(1 + beta)) ** e * 10**9 for e in range(m + 1)]
+    assert table.tolist() == exact
+    assert 5 * weights(0.2, 1, 10)[1] == 6 * weights(0.2, 1, 10)[0]
+
+
 def test_weights_that_outgrow_64_bits_lose_fraction_first_and_are_then_refused() -> None:
-    assert weights(1.0, 20, 1000)[0] == 2**20
-    assert 1 <= weights(1.0, 50, 1000)[0] < 2**20
+    assert weights(1.0, 20, 1000)[0] == 10**9
+    assert weights(1.0, 45, 1000)[0] == 100
     with pytest.raises(InputError, match="give fewer plastic rounds or a smaller beta"):
         weights(1.0, 60, 1000)
 

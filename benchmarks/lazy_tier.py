@@ -25,6 +25,9 @@ from typing import Any
 import numpy as np
 
 CIRCUITS = (
+    # Small enough for the others to get somewhere.
+    (10**5, 317, 0.05, 0.05),
+    (10**6, 10**3, 0.01, 0.05),
     (10**9, 10**3, 0.01, 0.05),
     (10**9, 10**3, 0.01, 0.1),
     (10**9, 10**4, 0.001, 0.1),

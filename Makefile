@@ -8,7 +8,8 @@ GIVEN = $(if $(XRAY),--xray $(XRAY)) $(if $(SKIN),--skin $(SKIN)) \
   $(if $(SKIN_WEIGHTS),--skin-weights $(SKIN_WEIGHTS)) \
   $(if $(AIMET_PYTHON),--aimet-python $(AIMET_PYTHON)) $(if $(INC_PYTHON),--inc-python $(INC_PYTHON))
 
-.PHONY: setup demo test check bench bench-compress bench-stats train clean
+.PHONY: setup demo test check bench bench-compress bench-stats \
+  bench-assemblies bench-assemblies-card train clean
 
 setup: .venv/.ready
 
@@ -44,6 +45,21 @@ bench-stats: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[stats,torch]" \
 	  -r benchmarks/requirements.txt
 	$(PY) -m benchmarks.heavystats
+
+# PEER is a Python that has the package neural-assemblies.
+bench-assemblies: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch]"
+	$(PY) -m benchmarks.topk
+	$(PY) -m benchmarks.assemblies_scaling -o benchmarks/assemblies_scaling.json
+	$(PY) -m benchmarks.lazy_tier $(if $(PEER),--peer $(PEER)) --json benchmarks/lazy_tier.json
+	$(PY) -m benchmarks.assemblies_table
+
+bench-assemblies-card: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cuda]"
+	$(PY) -m benchmarks.cuda_counts --json benchmarks/cuda_counts.json
+	$(PY) -m benchmarks.assemblies_scaling --device cuda --tier exact \
+	  -o benchmarks/assemblies_scaling_card.json
+	$(PY) -m benchmarks.assemblies_table
 
 train: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch]"

@@ -29,8 +29,8 @@ _INTRO = """# Assemblies of neurons, measured
 
 Written by `make bench-assemblies` and, on a machine with a card, `make bench-assemblies-card`; do
 not edit. One area, one stimulus, synapses within the area. A round is **settled** when the same
-neurons fire as before. Times of rounds are single ones of the wall, since a round cannot be repeated;
-others are medians with least and most in brackets.
+neurons fire as before. Times of rounds are single ones of the wall, since a round cannot be
+repeated; others are medians with least and most in brackets.
 """.rstrip().splitlines()
 
 
@@ -117,7 +117,7 @@ def _name(r: Row) -> list[str]:
 
 def _floor(r: Row) -> float:
     """Seconds to read each byte of the counts once, at the speed of a copy's reads and writes."""
-    return float(sum(r["bytes"].values()) * r["copy"]["median"] / (2 * r["copy_bytes"] / 2))
+    return float(sum(r["bytes"].values()) * r["copy"]["median"] / r["copy_bytes"])
 
 
 def _exact(results: Row, title: str) -> list[str]:

@@ -128,6 +128,13 @@ class ExactBrain:
             ),
         }
 
+    @property
+    def synapses(self) -> int:
+        """Number of synapses on neurons that ever fired, from stimuli and from such neurons."""
+        from_stimuli = (c for s in self._areas.values() for c, _ in s.stimuli.values())
+        among = sum(int(np.bitwise_count(f.edges).sum()) for f in self._learned.values())
+        return among + sum(int(counts.sum()) for counts in from_stimuli)
+
     def winners(self, area: str) -> Ids:
         """Neurons that fired last, sorted."""
         state = self._areas[self._circuit.area(area).name]

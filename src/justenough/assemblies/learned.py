@@ -163,7 +163,7 @@ class Learned:
         columns = -(-self.targets // 64)
         rows = np.ascontiguousarray(self.edges[active, :columns])
         bits = np.unpackbits(rows.view(np.uint8), axis=1, bitorder="little")
-        source, target = np.nonzero(bits)
+        source, target = np.nonzero(bits.view(np.bool_))
         exponent = np.zeros(source.size, np.int64)
         for word in range(-(-len(self._bits) // 64)):
             both = self.sent[active[source], word] & self.heard[target, word]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from justenough.cli import show
+from justenough.cli import options, show
 
 app = typer.Typer(
     help="Run a study: its data, its analyses, a report.", no_args_is_help=True,
@@ -53,6 +53,55 @@ def heavystats(
     show.console.print(f"\nLook:    {out / 'report.html'}\nBundle:  {out / 'bundle.json'}")
     if theirs is not None:
         raise typer.Exit(_compared(theirs, results["stages"]))
+
+
+@app.command()
+def neurons(  # noqa: PLR0913 - one for each option
+    n: Annotated[float, typer.Option("--n", help="Neurons of the area.")] = 1e6,
+    k: Annotated[float, typer.Option("--k", help="How many fire at once.")] = 1000,
+    p: Annotated[float, typer.Option("--p", help="Probability of a synapse.")] = 0.01,
+    beta: Annotated[float, typer.Option("--beta", help="Plasticity, 0 to 1.")] = 0.05,
+    rounds: Annotated[float, typer.Option("--rounds", help="Of the projection.")] = 25,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            metavar="CLAUSE",
+            help="within_tolerance(EPS, output=NAME) >= SHARE, or relative_within. Names: "
+            "support, settled, completion, winner_overlap. Repeatable. [support within 10 %, "
+            "settled within 3 rounds, completion within 0.05, each on 90 % of graphs]",
+        ),
+    ] = None,
+    contract: options.ContractOption = None,
+    alpha: options.AlphaOption = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="Graphs to judge each simulator on. [what the contract takes, and some more]"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path(
+        "neurons-study-out"
+    ),
+) -> None:
+    """Which simulator of neural assemblies, in which formats, is the cheapest that will do?"""
+    from justenough.core.evidence import Verdict
+    from justenough.studies.neurons import study
+
+    terms = None
+    if keep or contract is not None or alpha is not None:
+        given = keep or (list(study.KEEP) if contract is None else [])
+        terms = options.contract_of(given, contract, alpha, None)
+    sizes = {"n": n, "k": k, "p": p, "beta": beta, "rounds": rounds}
+    asked = study.ask(sizes, terms, seeds, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    with show.study_bar(len(study.STAGES)) as progress:
+        results = study.run(asked, out, progress)
+    for line in study.said(results):
+        show.console.print(line)
+    show.console.print(f"\nUse:     {out / 'simulator.json'}\nLook:    {out / 'report.html'}")
+    raise typer.Exit(Verdict(results["verdict"]).exit_code)
 
 
 def _compared(theirs: object, ours: object) -> int:

@@ -365,7 +365,9 @@ class ExactBrain:
             bound, found = self._pass(state, bound, bounded)
             state.reached = bound, found, state.counts.take(found)
         _, found, counts = state.reached
-        might = (counts >= bound) & ~np.isin(found, state.ids) if found.size else counts > 0
+        # Mostly the bound has risen above all of them since.
+        might = np.flatnonzero(counts >= bound)
+        might = might[~np.isin(found[might], state.ids)] if might.size else might
         return found[might], counts[might]
 
     def _pass(self, state: _AreaState, bound: int, bounded: bool) -> tuple[int, Ids]:

@@ -24,6 +24,7 @@ winners, far slower.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ import numpy.typing as npt
 from justenough.assemblies.arithmetic import weights
 from justenough.assemblies.circuit import Area, Circuit, Fibre, Slots, Stimulus
 from justenough.assemblies.packed import pack, unpack
-from justenough.assemblies.saved import Arrays, unfit
+from justenough.assemblies.saved import Arrays, unfit, whole, within
 from justenough.assemblies.synapses import Ids, Synapses
 from justenough.assemblies.unfired import Found, Heard, Unfired
 from justenough.errors import InputError
@@ -56,6 +57,20 @@ class _AreaState:
     stimuli: dict[str, tuple[int, Ids, _Exponents]] = field(default_factory=dict)
     # For each area that sends synapses: the source of `synapses` that each of its rows is.
     lines: dict[str, Ids] = field(default_factory=dict)
+
+
+def _check_neurons(state: _AreaState) -> None:
+    """Refuse neurons, of what was saved, that are not numbered as they are by a run."""
+    held = vars(state)
+    row = within(held, "row", np.int64, (None,))
+    slot = within(held, "slot", np.int64, (None,), row.size - 1)
+    winners = within(held, "winners", np.int64, (None,), slot.size - 1)
+    rows = np.full(row.size, -1)
+    rows[slot] = np.arange(slot.size)
+    if not np.array_equal(row, rows) or np.unique(slot).size < slot.size:
+        raise unfit("neurons are mixed up")
+    if (np.diff(winners) <= 0).any():
+        raise unfit("a neuron fires twice")
 
 
 # All that a brain is made of, and that a saved one may hold.
@@ -120,14 +135,62 @@ class LazyBrain:
         """Become the brain whose `saved` this is; what follows is then bit for bit the same.
 
         Raises:
-            InputError: It is not the state of a brain of this circuit.
+            InputError: It is not the state of a brain of this circuit; this one is as it was.
         """
-        found = unpack(saved, _PARTS, self._rng)
+        rng = np.random.default_rng()
+        found = unpack(saved, _PARTS, rng)
         if not isinstance(found, dict) or found.keys() != vars(self).keys():
             raise unfit("parts are missing")
-        if found["_circuit"] != self._circuit:
-            raise unfit("its circuit is another")
+        try:
+            self._check(found, rng)
+        except InputError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
+            # A part is of another kind than it should be.
+            raise unfit(f"{type(e).__name__}: {e}") from e
         vars(self).update(found)
+
+    def _check(self, found: dict[str, Any], rng: np.random.Generator) -> None:
+        """Refuse all that no run of this circuit leaves, since compiled loops check nothing."""
+        if found["_circuit"] != self._circuit or found["_stimuli"] != self._stimuli:
+            raise unfit("its circuit is another")
+        rounds, areas = whole(found, "_rounds", 2**16 - 1), found["_areas"]
+        # With an even increment PCG64 may give one number for ever.
+        if found["_rng"] is not rng or rng.bit_generator.state["state"]["inc"] % 2 == 0:
+            raise unfit("its random generator is none")
+        if list(areas) != list(self._areas) or {type(a) for a in areas.values()} != {_AreaState}:
+            raise unfit("its areas are others")
+        for name, state in areas.items():
+            if state.unfired.rng is not rng or state.synapses.rng is not rng:
+                raise unfit("it has several random generators")
+            if state.area != self._circuit.area(name):
+                raise unfit("its circuit is another")
+            state.area = self._circuit.area(name)
+            _check_neurons(state)
+        for name, state in areas.items():
+            ever = {f.source: areas[f.source].slot.size for f in self._circuit.fibres
+                    if f.target == name}  # fmt: skip
+            self._check_sources(state, ever, rounds)
+        found |= {"_circuit": self._circuit, "_stimuli": self._stimuli}
+
+    def _check_sources(self, state: _AreaState, ever: Mapping[str, int], rounds: int) -> None:
+        known = state.row.size
+        state.synapses.check(known, rounds)
+        if state.lines.keys() != ever.keys():
+            raise unfit("its fibres are others")
+        lines = [within(state.lines, source, np.int32, (size,)) for source, size in ever.items()]
+        joined = np.sort(np.concatenate([np.empty(0, np.int32), *lines]))
+        if not np.array_equal(joined, np.arange(state.synapses.sources)):
+            raise unfit("sources of synapses are mixed up")
+        sizes = [0] * len(state.stimuli)
+        for name, (number, *arrays) in state.stimuli.items():
+            size = self._stimuli[name]
+            sizes[whole({name: number}, name, len(sizes) - 1)] = size
+            counts, exponents = arrays
+            within({name: counts}, name, np.int32, (known,), size)
+            within({name: exponents}, name, np.uint16, (known,), state.synapses.rounds)
+        area, p = state.area, self._circuit.p
+        state.unfired.check(area.n, p, known, sizes, state.synapses.sources)
 
     def winners(self, area: str) -> Slots:
         """Neurons that fired last, sorted."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,8 @@ def pack(value: Any) -> dict[str, NDArray[Any]]:
         if isinstance(v, np.random.Generator):
             return {"rng": walk(v.bit_generator.state)}
         if is_dataclass(v) or hasattr(v, "_asdict"):
-            fields = vars(v) if is_dataclass(v) else v._asdict()
-            return {"object": type(v).__name__, "fields": walk(fields)}
+            held = vars(v) if is_dataclass(v) else v._asdict()
+            return {"object": type(v).__name__, "fields": walk(held)}
         if isinstance(v, dict):
             return {"dict": [[walk(a), walk(b)] for a, b in v.items()]}
         if isinstance(v, list | tuple):
@@ -96,9 +96,11 @@ def unpack(
         raise unfit(f"{type(e).__name__}: {e}") from e
 
 
-def _made(kind: type, fields: dict[str, Any]) -> Any:
+def _made(kind: type, held: dict[str, Any]) -> Any:
     if not is_dataclass(kind):
-        return kind(**fields)
+        return kind(**held)
+    if held.keys() != {f.name for f in fields(kind)}:
+        raise ValueError(f"{kind.__name__} has other fields")
     made: Any = object.__new__(kind)
-    vars(made).update(fields)
+    vars(made).update(held)
     return made

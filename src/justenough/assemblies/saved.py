@@ -12,7 +12,11 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def within(
-    saved: Arrays, name: str, kind: Any, shape: tuple[int | None, ...], most: int | None = None
+    saved: Mapping[str, Any],
+    name: str,
+    kind: Any,
+    shape: tuple[int | None, ...],
+    most: int | None = None,
 ) -> NDArray[Any]:
     """A copy of the array of that name, if it is what a simulation of this circuit saves.
 
@@ -30,7 +34,7 @@ def within(
     array([1, 2])
     """
     found = saved.get(name)
-    if found is None:
+    if not isinstance(found, np.ndarray):
         raise unfit(f"{name} is missing")
     right = found.ndim == len(shape) and all(
         asked in (None, held) for asked, held in zip(shape, found.shape, strict=True)
@@ -40,6 +44,18 @@ def within(
     if most is not None and found.size and not 0 <= int(found.min()) <= int(found.max()) <= most:
         raise unfit(f"{name} reaches from {found.min()} to {found.max()}")
     return np.array(found)
+
+
+def whole(saved: Mapping[str, Any], name: str, most: int) -> int:
+    """The whole number of that name, if it is 0 to `most`; InputError otherwise.
+
+    >>> whole({"a": 2}, "a", 2)
+    2
+    """
+    found: Any = saved.get(name)
+    if type(found) not in (int, np.int64) or not 0 <= found <= most:
+        raise unfit(f"{name} is {found!r:.40}")
+    return int(found)
 
 
 def unfit(why: str) -> InputError:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from justenough.assemblies.circuit import Slots
+from justenough.assemblies.saved import unfit, whole, within
 from justenough.compiled import has_numba, jit
 
 Ids = npt.NDArray[np.int32]
@@ -137,6 +138,59 @@ class Synapses:
     def size(self) -> int:
         """Number of synapses."""
         return int(self._chains[2].sum())
+
+    def check(self, targets: int, rounds: int) -> None:
+        """Refuse, of what was saved, all that would lead a compiled loop astray.
+
+        Args:
+            targets: How many there are.
+            rounds: Plastic rounds so far.
+
+        Raises:
+            InputError: No run leaves such synapses.
+        """
+        held = vars(self)
+        sources = whole(held, "sources", np.iinfo(np.int32).max)
+        largest, bits = whole(held, "rounds", rounds), whole(held, "_bits", _WIDE)
+        if bits not in (_NARROW, _WIDE) or largest >= 1 << bits:
+            raise unfit(f"{bits} bits hold no exponent of {largest} rounds")
+        chunks = within(held, "_after", np.int32, (None,)).size
+        kind = np.uint32 if bits == _NARROW else np.uint64
+        within(held, "_synapse", kind, (chunks * _CHUNK,))
+        within(held, "_spare", np.int64, (1,), chunks)
+        chains = within(held, "_chains", np.int32, (3, None), np.iinfo(np.int32).max)
+        if sources > chains.shape[1] or chains[:, sources:].any():
+            raise unfit(f"there are other chains than those of {sources} sources")
+        owner, number = self._walked()
+        used = np.arange(_CHUNK) < number[:, None]
+        synapse = self._synapse[: owner.size * _CHUNK].reshape(-1, _CHUNK)[used]
+        target, exponent = synapse >> bits, synapse & ((1 << bits) - 1)
+        if target.size and (int(target.max()) >= targets or int(exponent.max()) > largest):
+            raise unfit("a synapse leads to no neuron, or has grown too often")
+        pairs = np.repeat(owner, number) * targets + target.astype(np.int64)
+        if np.unique(pairs).size < pairs.size:
+            raise unfit("a synapse is there twice")
+
+    def _walked(self) -> tuple[Slots, Slots]:
+        """Source and number of synapses of each chunk, from all chains at once."""
+        head, tail, length = self._chains[:, : self.sources].astype(np.int64)
+        owner, number = np.full(int(self._spare[0]), -1), np.zeros(int(self._spare[0]), np.int64)
+        if (-(-length // _CHUNK)).sum() != owner.size:
+            raise unfit("synapses take other chunks than are in use")
+        source = np.flatnonzero(length)
+        chunk, left = head[source], length[source]
+        while source.size:
+            if chunk.min() < 0 or chunk.max() >= owner.size:
+                raise unfit("a chain of synapses leads to no chunk")
+            owner[chunk], number[chunk] = source, np.minimum(left, _CHUNK)
+            more = left > _CHUNK
+            if (tail[source] != chunk)[~more].any():
+                raise unfit("a chain of synapses ends elsewhere")
+            source, chunk, left = source[more], self._after[chunk[more]], left[more] - _CHUNK
+        # As many steps as chunks, so that one without an owner means another with two.
+        if (owner < 0).any():
+            raise unfit("two chains of synapses share a chunk")
+        return owner, number
 
     def new_sources(self, count: int, targets: int, p: float) -> None:
         """Add sources; each has a synapse to each of the `targets` with chance `p`."""

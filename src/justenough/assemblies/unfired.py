@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.stats import binom
 
 from justenough.assemblies.circuit import Slots
+from justenough.assemblies.saved import unfit, whole, within
 from justenough.assemblies.synapses import Ids
 from justenough.compiled import has_numba, jit
 
@@ -241,6 +242,52 @@ class Unfired:
     def rounds(self) -> int:
         """Rounds remembered."""
         return len(self._columns)
+
+    def check(self, n: int, p: float, known: int, sizes: list[int], lines: int) -> None:
+        """Refuse, of what was saved, all that would lead a compiled loop astray.
+
+        Args:
+            n: Neurons of the area.
+            p: Probability of a synapse.
+            known: Neurons of the area that are not among these.
+            sizes: Those of the stimuli heard, by their number.
+            lines: Source neurons.
+
+        Raises:
+            InputError: No run leaves such neurons.
+        """
+        held = vars(self)
+        if whole(held, "n", n) != n or type(self.p) is not type(p) or self.p != p:
+            raise unfit(f"its neurons are {self.n!r:.40} with p={self.p!r:.40}")
+        if whole(held, "number", n) + known != n:
+            raise unfit(f"{self.number} neurons that never fired and {known} others are not {n}")
+        if self.sizes != sizes or whole(held, "_lines", lines) != lines:
+            raise unfit("it was made for other stimuli or sources")
+        self.sizes = sizes  # whole numbers, and not what only equals them
+        room = within(held, "_bound", np.int64, (None,)).size
+        keep = within(held, "_keep", np.float64, (room,))
+        if not ((keep >= 0) & (keep <= 1)).all():
+            raise unfit("a chance is not within 0 and 1")
+        heard = within(held, "_heard", np.uint8, (None, room), 1)
+        within(held, "_uses", np.uint8, (len(sizes), room), 1)
+        if len(heard) < lines or heard[lines:].any():
+            raise unfit(f"rounds are remembered of other neurons than {lines}")
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        columns = list(self._columns.values())
+        for column in columns:
+            whole({"column": column}, "column", len(columns) - 1)
+        if len(set(columns)) < len(columns) or not len(columns) <= min(
+            MOST_ROUNDS, self._bound.size
+        ):
+            raise unfit("rounds remembered are mixed up")
+        for key, column in self._columns.items():
+            stimuli = np.flatnonzero(self._uses[:, column]).tolist()
+            lines = np.flatnonzero(self._heard[:, column]).astype(np.int32)
+            heard = Heard(tuple(stimuli), tuple(self.sizes[s] for s in stimuli), lines)
+            if key != _key(heard) or not 0 <= self._bound[column] <= heard.size:
+                raise unfit("a round remembered is not what it is called")
 
     def new_stimulus(self, size: int) -> int:
         """Make a stimulus known; its number."""

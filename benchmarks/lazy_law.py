@@ -2,8 +2,8 @@
 
 `python -m benchmarks.lazy_law` compares the lazy tier with the exact one, as it is and with what
 it may forget cut down: `MOST_ROUNDS` to few rounds, and `MOST_TIED` to as many neurons as fire.
-The last comparison is of the exact tier with itself in decimals: with weights in units of a
-millionth, five synapses of 1.2 tie with six of 1, and in binary fractions they lose.
+The last comparison is of the exact tier in binary fractions with itself as it is, in decimals:
+five synapses of 1.2 tie with six of 1, and in units of 2^-20 they lose.
 """
 
 import argparse
@@ -24,13 +24,15 @@ Case = tuple[int, int, float, float]
 Tier = Callable[[Circuit, int], Brain]
 Run = Callable[[Tier, Case, int], list[float]]
 
+_UNIT = 1 << 20
 
-class Decimals(WholeNumbers):
-    """Weights in units of a millionth."""
+
+class Binary(WholeNumbers):
+    """Weights in units of 2^-20."""
 
     def inputs(self, heard: Heard) -> npt.NDArray[np.int64]:
         """Input of each neuron that ever fired."""
-        table = np.rint((1 + heard.beta) ** np.arange(heard.rounds + 1.0) * 1e6).astype(np.int64)
+        table = np.rint((1 + heard.beta) ** np.arange(heard.rounds + 1.0) * _UNIT).astype(np.int64)
         total = np.zeros(heard.ever, np.int64)
         for counts, exponents in heard.stimuli:
             total += counts * table[exponents]
@@ -40,7 +42,7 @@ class Decimals(WholeNumbers):
 
     def unweighted(self, counts: npt.NDArray[np.int64], heard: Heard) -> npt.NDArray[np.int64]:
         """Inputs of neurons that never fired."""
-        return counts * 10**6
+        return counts * _UNIT
 
 
 def circuit(case: Case, areas: str, stimuli: str) -> Circuit:
@@ -131,8 +133,8 @@ def main() -> None:
             show("k tied", sample(run, LazyBrain, case, args.seeds), truth)
     run, case = CASES[0]
     truth = sample(run, ExactBrain, case, args.seeds)
-    ties = sample(run, lambda c, s: ExactBrain(c, s, arithmetic=Decimals()), case, args.seeds)
-    show("exact tier in binary fractions, against decimals", truth, ties)
+    other = sample(run, lambda c, s: ExactBrain(c, s, arithmetic=Binary()), case, args.seeds)
+    show("exact tier in binary fractions, against decimals as it is", other, truth)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ class LazyBrain:
         return {
             "synapses": sum(state.synapses.nbytes for state in areas),
             "neurons that fired": known,
-            "classes": sum(state.unfired.nbytes for state in areas),
+            "rounds lost": sum(state.unfired.nbytes for state in areas),
         }
 
     def saved(self) -> dict[str, npt.NDArray[np.generic]]:

@@ -14,9 +14,9 @@ from justenough.compiled import has_numba, jit
 
 Ids = npt.NDArray[np.int32]
 # Synapses in a chunk; a source's synapses are a chain of chunks, all full but the last one.
-_CHUNK = 32
+CHUNK = 32
 # Bits of an exponent, next to the target: in a word of 32 bits, and of 64 if that is too small.
-_NARROW, _WIDE = 12, 16
+NARROW, _WIDE = 12, 16
 
 
 class _Lists(NamedTuple):
@@ -41,7 +41,7 @@ class _Loops(NamedTuple):
 def _join(lists: Any, sources: Any, targets: Any, start: Any) -> Any:
     for i in range(start, sources.size):
         source = sources[i]
-        place = lists.length[source] % _CHUNK
+        place = lists.length[source] % CHUNK
         if place == 0:
             chunk = lists.spare[0]
             if chunk == lists.after.size:
@@ -52,7 +52,7 @@ def _join(lists: Any, sources: Any, targets: Any, start: Any) -> Any:
             else:
                 lists.after[lists.tail[source]] = chunk
             lists.tail[source] = chunk
-        lists.synapse[lists.tail[source] * _CHUNK + place] = np.int64(targets[i]) << lists.bits
+        lists.synapse[lists.tail[source] * CHUNK + place] = np.int64(targets[i]) << lists.bits
         lists.length[source] += 1
     return sources.size
 
@@ -61,7 +61,7 @@ def _scatter(lists: Any, first: Any, numbers: Any, targets: Any, rng: Any) -> No
     mark = np.zeros(targets, np.int32)
     chunk = lists.spare[0]
     for i in range(numbers.size):
-        begin, number = chunk * _CHUNK, numbers[i]
+        begin, number = chunk * CHUNK, numbers[i]
         # Floyd's algorithm: a uniform subset of so many of the targets.
         for j in range(targets - number, targets):
             t = int(rng.random() * (j + 1))
@@ -69,7 +69,7 @@ def _scatter(lists: Any, first: Any, numbers: Any, targets: Any, rng: Any) -> No
                 t = j
             mark[t] = i + 1
             lists.synapse[begin + j - (targets - number)] = t << lists.bits
-        chunks = (number + _CHUNK - 1) // _CHUNK
+        chunks = (number + CHUNK - 1) // CHUNK
         lists.head[first + i], lists.length[first + i] = chunk, number
         for c in range(chunk, chunk + chunks):
             lists.after[c] = c + 1
@@ -83,11 +83,11 @@ def _total(lists: Any, sources: Any, table: Any, out: Any) -> None:
     for source in sources:
         left, chunk = lists.length[source], lists.head[source]
         while left > 0:
-            begin = chunk * _CHUNK
-            for at in range(begin, begin + min(left, _CHUNK)):
+            begin = chunk * CHUNK
+            for at in range(begin, begin + min(left, CHUNK)):
                 synapse = np.int64(lists.synapse[at])
                 out[synapse >> lists.bits] += table[synapse & mask]
-            left -= _CHUNK
+            left -= CHUNK
             chunk = lists.after[chunk]
 
 
@@ -95,11 +95,11 @@ def _grow(lists: Any, sources: Any, won: Any) -> None:
     for source in sources:
         left, chunk = lists.length[source], lists.head[source]
         while left > 0:
-            begin = chunk * _CHUNK
-            for at in range(begin, begin + min(left, _CHUNK)):
+            begin = chunk * CHUNK
+            for at in range(begin, begin + min(left, CHUNK)):
                 if won[np.int64(lists.synapse[at]) >> lists.bits]:
                     lists.synapse[at] += 1
-            left -= _CHUNK
+            left -= CHUNK
             chunk = lists.after[chunk]
 
 
@@ -122,7 +122,7 @@ class Synapses:
     sources: int = 0
     rounds: int = 0
     # A synapse is its target and, in the lowest bits, its exponent.
-    _bits: int = _NARROW
+    _bits: int = NARROW
     _synapse: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.uint32))
     _after: Ids = field(default_factory=lambda: np.zeros(0, np.int32))
     # Three rows of columns for the sources: first chunk, last chunk, number of synapses.
@@ -152,18 +152,18 @@ class Synapses:
         held = vars(self)
         sources = whole(held, "sources", np.iinfo(np.int32).max)
         largest, bits = whole(held, "rounds", rounds), whole(held, "_bits", _WIDE)
-        if bits not in (_NARROW, _WIDE) or largest >= 1 << bits:
+        if bits not in (NARROW, _WIDE) or largest >= 1 << bits:
             raise unfit(f"{bits} bits hold no exponent of {largest} rounds")
         chunks = within(held, "_after", np.int32, (None,)).size
-        kind = np.uint32 if bits == _NARROW else np.uint64
-        within(held, "_synapse", kind, (chunks * _CHUNK,))
+        kind = np.uint32 if bits == NARROW else np.uint64
+        within(held, "_synapse", kind, (chunks * CHUNK,))
         within(held, "_spare", np.int64, (1,), chunks)
         chains = within(held, "_chains", np.int32, (3, None), np.iinfo(np.int32).max)
         if sources > chains.shape[1] or chains[:, sources:].any():
             raise unfit(f"there are other chains than those of {sources} sources")
         owner, number = self._walked()
-        used = np.arange(_CHUNK) < number[:, None]
-        synapse = self._synapse[: owner.size * _CHUNK].reshape(-1, _CHUNK)[used]
+        used = np.arange(CHUNK) < number[:, None]
+        synapse = self._synapse[: owner.size * CHUNK].reshape(-1, CHUNK)[used]
         target, exponent = synapse >> bits, synapse & ((1 << bits) - 1)
         if target.size and (int(target.max()) >= targets or int(exponent.max()) > largest):
             raise unfit("a synapse leads to no neuron, or has grown too often")
@@ -175,18 +175,18 @@ class Synapses:
         """Source and number of synapses of each chunk, from all chains at once."""
         head, tail, length = self._chains[:, : self.sources].astype(np.int64)
         owner, number = np.full(int(self._spare[0]), -1), np.zeros(int(self._spare[0]), np.int64)
-        if (-(-length // _CHUNK)).sum() != owner.size:
+        if (-(-length // CHUNK)).sum() != owner.size:
             raise unfit("synapses take other chunks than are in use")
         source = np.flatnonzero(length)
         chunk, left = head[source], length[source]
         while source.size:
             if chunk.min() < 0 or chunk.max() >= owner.size:
                 raise unfit("a chain of synapses leads to no chunk")
-            owner[chunk], number[chunk] = source, np.minimum(left, _CHUNK)
-            more = left > _CHUNK
+            owner[chunk], number[chunk] = source, np.minimum(left, CHUNK)
+            more = left > CHUNK
             if (tail[source] != chunk)[~more].any():
                 raise unfit("a chain of synapses ends elsewhere")
-            source, chunk, left = source[more], self._after[chunk[more]], left[more] - _CHUNK
+            source, chunk, left = source[more], self._after[chunk[more]], left[more] - CHUNK
         # As many steps as chunks, so that one without an owner means another with two.
         if (owner < 0).any():
             raise unfit("two chains of synapses share a chunk")
@@ -200,7 +200,7 @@ class Synapses:
             more = self.sources + self.sources // 4 - self._chains.shape[1]
             self._chains = np.hstack([self._chains, np.zeros((3, more), np.int32)])
         numbers = self.rng.binomial(targets, p, count)
-        self._reserve(int((-(-numbers // _CHUNK)).sum()))
+        self._reserve(int((-(-numbers // CHUNK)).sum()))
         _loops().scatter(self._lists(), first, numbers, targets, self.rng)
 
     def join(self, sources: Ids, targets: Ids) -> None:
@@ -208,7 +208,7 @@ class Synapses:
         self._fit(int(targets.max(initial=0)) + 1)
         done = _loops().join(self._lists(), sources, targets, 0)
         while done < sources.size:
-            self._reserve(1 + (sources.size - done) // _CHUNK)
+            self._reserve(1 + (sources.size - done) // CHUNK)
             done = _loops().join(self._lists(), sources, targets, done)
 
     def total(self, sources: Ids, table: Slots, out: Slots) -> None:
@@ -229,10 +229,10 @@ class Synapses:
         """Widen the words once targets or exponents would outgrow them."""
         if self._bits == _WIDE:
             return
-        if targets > 1 << (32 - _NARROW) or self.rounds >= 1 << _NARROW:
+        if targets > 1 << (32 - NARROW) or self.rounds >= 1 << NARROW:
             wide = self._synapse.astype(np.uint64)
-            exponent = wide & np.uint64((1 << _NARROW) - 1)
-            self._synapse = (wide >> np.uint64(_NARROW) << np.uint64(_WIDE)) | exponent
+            exponent = wide & np.uint64((1 << NARROW) - 1)
+            self._synapse = (wide >> np.uint64(NARROW) << np.uint64(_WIDE)) | exponent
             self._bits = _WIDE
 
     def _reserve(self, chunks: int) -> None:
@@ -240,5 +240,5 @@ class Synapses:
         if need > self._after.size:
             room = need + need // 8
             # In place: the old and the new array are never there at once.
-            self._synapse.resize(room * _CHUNK, refcheck=False)
+            self._synapse.resize(room * CHUNK, refcheck=False)
             self._after.resize(room, refcheck=False)

@@ -41,8 +41,8 @@ def run(  # noqa: PLR0913 - one for each option
     tier: Annotated[
         Literal["exact", "lazy"],
         typer.Option(
-            help="exact: every neuron, one or two bytes each. lazy: those that fired, and how "
-            "many others are alike; cost does not depend on the number of neurons."
+            help="exact: every neuron, one or two bytes each. lazy: those that fired or nearly "
+            "did, others are drawn when they first fire; cost does not depend on their number."
         ),
     ] = "exact",
     ties: Annotated[

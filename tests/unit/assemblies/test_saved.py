@@ -1,6 +1,7 @@
 """A simulation that was stopped goes on bit for bit; a state that cannot be is refused."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -191,6 +192,46 @@ def test_the_memory_that_is_foretold_is_enough() -> None:
         needed = foretold(circuit, ROUNDS)
         assert all(size <= needed[name] for name, size in brain.nbytes.items())
     assert exact_bytes(circuit, ROUNDS)["counts"] == 50_000
+
+
+@pytest.mark.parametrize(
+    ("k", "p", "beta"), [(1000, 0.01, 0.05), (1000, 0.001, 0.1), (10_000, 0.001, 0.1)]
+)
+def test_the_lazy_tier_takes_what_is_foretold_at_a_billion_neurons(
+    k: int, p: float, beta: float
+) -> None:
+    """Never more, and not so much less that a run that fits would be refused."""
+    area = Area("a", 10**9, k, beta)
+    circuit = Circuit(p, (area,), (Stimulus("s", k),), (Fibre("a", "a"),))
+    brain = LazyBrain(circuit, 1)
+    for number in range(25):
+        brain.fire({"a": ["s", "a"] if number else ["s"]})
+    needed = lazy_bytes(circuit, 25)
+    assert brain.support("a") <= likely_support(circuit, area, 25)
+    assert brain.nbytes.keys() == needed.keys()
+    for name, size in brain.nbytes.items():
+        assert size <= needed[name] <= 4 * size
+
+
+def test_the_lazy_tier_takes_what_is_foretold_of_a_chain() -> None:
+    """Later areas settle later, and know more neurons."""
+    names = "abcd"
+    circuit = Circuit(
+        0.02,
+        tuple(Area(x, 10**6, 200, 0.2) for x in names),
+        (Stimulus("s", 200),),
+        (*(Fibre(x, x) for x in names), *(Fibre(x, y) for x, y in pairwise(names))),
+    )
+    brain = LazyBrain(circuit, 1)
+    for number in range(50):
+        chain = names[: number + 1]
+        brain.fire(
+            {x: [chain[i - 1] if i else "s", *x * (number > i)] for i, x in enumerate(chain)}
+        )
+    for area in circuit.areas:
+        assert brain.support(area.name) <= likely_support(circuit, area, 50)
+    needed = lazy_bytes(circuit, 50)
+    assert all(size <= needed[name] for name, size in brain.nbytes.items())
 
 
 def test_free_memory_is_some_of_all() -> None:

@@ -30,7 +30,8 @@ class Asked:
         p: Probability of a synapse.
         beta: Plasticity.
         rounds: How many.
-        tier: Every neuron (exact), or those that ever fired and counts of the others (lazy).
+        tier: Every neuron (exact), or those that fired or nearly did, and others drawn by the law
+            of the random graph when they first fire (lazy).
         ties: Who wins among equals, of the exact tier; the lazy one draws.
         seed: Of all that is random.
         threads: How many; results do not depend on it. None: all cores.

@@ -215,9 +215,13 @@ def _limits(s: Said) -> list[tuple[str, str]]:
     ]  # fmt: skip
     if s["tier"] == "lazy":
         found.append((
-            "Lazy", "Neurons that never fired are kept as numbers of equal ones. A first-time "
-                    "winner's synapses are drawn without the knowledge that it lost before, so "
-                    "the support is that of the exact tier only about.",
+            "Lazy", "Only neurons that fired or nearly did are kept. One that fires for the first "
+                    "time is drawn then, with its synapses, by the law of a random graph, given "
+                    "that it lost every round before. The law is that of the exact tier's graph, "
+                    "but for three things: how many neurons have lost so far is estimated, to "
+                    "about one part in the square root of their number; where thousands tie for a "
+                    "place, losers are not kept one by one; and of more than 1,024 different "
+                    "rounds the oldest are forgotten.",
         ))  # fmt: skip
     else:
         found.append((

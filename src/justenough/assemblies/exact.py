@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from justenough.assemblies.arithmetic import Arithmetic, Heard, WholeNumbers
 from justenough.assemblies.circuit import Area, Circuit
 from justenough.assemblies.counts import Counts, HostCounts, Ids, Step
+from justenough.assemblies.free import free_bytes
 from justenough.assemblies.graph import ImpliedGraph
 from justenough.assemblies.learned import Learned
 from justenough.assemblies.saved import Arrays, unfit, within
@@ -70,7 +71,7 @@ class ExactBrain:
         arithmetic: Of the inputs.
 
     Raises:
-        InputError: p = 1, or a seed out of range.
+        InputError: p = 1, a seed out of range, or too little memory for counts on this machine.
 
     >>> from justenough.assemblies.circuit import Area, Circuit, Fibre, Stimulus
     >>> a, s = Area("a", 10_000, 50, 0.1), Stimulus("s", 50)
@@ -90,6 +91,8 @@ class ExactBrain:
         make: Callable[[int, Any], Counts] | None = None,
         arithmetic: Arithmetic | None = None,
     ):
+        if make is None:
+            _check_memory(circuit)
         self._circuit, self._seed, self._ties = circuit, seed, ties
         self._make = make or (lambda n, kind: HostCounts(n, kind, threads))
         self.arithmetic = arithmetic or WholeNumbers(threads)
@@ -405,6 +408,18 @@ class ExactBrain:
                 state.stimuli[source][1][state.winners] += 1
             else:
                 self._learned[source, target].grow(before[source], state.winners)
+
+
+def _check_memory(circuit: Circuit) -> None:
+    """Refuse counts that do not fit: a system that promises them would end the process later."""
+    needed = sum(a.n * np.dtype(count_type(circuit, a)).itemsize for a in circuit.areas)
+    free = free_bytes()
+    if needed > free:
+        raise InputError(
+            f"counts of {sum(a.n for a in circuit.areas):,} neurons take {needed / 1e9:,.1f} GB, "
+            f"and {free / 1e9:,.1f} GB are free; give fewer neurons, or use LazyBrain (the lazy "
+            "tier), whose cost does not depend on their number"
+        )
 
 
 def count_type(circuit: Circuit, area: Area) -> Any:

@@ -1,9 +1,6 @@
-"""What a simulation takes, known before it starts, beside what this machine has free."""
+"""What a simulation takes, known before it starts."""
 
-import os
-from contextlib import suppress
 from math import ceil, exp, log, log10, sqrt
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import binom
@@ -13,7 +10,6 @@ from justenough.assemblies.exact import MOST_TIED as MOST_EXACT
 from justenough.assemblies.exact import count_type
 from justenough.assemblies.synapses import CHUNK, NARROW
 from justenough.assemblies.unfired import MOST_ROUNDS, MOST_TIED, TIMES_K
-from justenough.core.case_files import LIMITS, memory_bytes
 
 # Arrays grow by doubling, so that they hold up to twice what is in them, in each direction.
 _ROOM = 2
@@ -100,33 +96,3 @@ def lazy_bytes(circuit: Circuit, rounds: int) -> dict[str, int]:
         room = 1 << max(3, (different - 1).bit_length())
         total["rounds lost"] += room * (5 * sources // 4 + len(circuit.stimuli) + 16)
     return total
-
-
-def free_bytes() -> int:
-    """Bytes that this process may still take: of the machine, its container and its own limit."""
-    known = [memory_bytes()]
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        found = next(line for line in lines if line.startswith("MemAvailable"))
-        known.append(1024 * int(found.split()[1]))
-    for limit, used, idle in _CGROUPS:
-        with suppress(OSError, ValueError, StopIteration):
-            rows = Path(limit).with_name("memory.stat").read_text(encoding="utf-8").split()
-            cache = int(rows[rows.index(idle) + 1])
-            most, now = (int(Path(p).read_text(encoding="utf-8")) for p in (limit, used))
-            known.append(most - now + cache)
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        most = resource.getrlimit(resource.RLIMIT_AS)[0]
-        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
-        if most != resource.RLIM_INFINITY:
-            known.append(most - pages * os.sysconf("SC_PAGE_SIZE"))
-    return max(0, min(known))
-
-
-# Where a container's limit is, what it uses, and how much of that is cache that would be given up.
-_CGROUPS = (
-    (LIMITS[0], LIMITS[0].replace("max", "current"), "inactive_file"),
-    (LIMITS[1], LIMITS[1].replace("limit", "usage"), "total_inactive_file"),
-)

@@ -1,5 +1,7 @@
 """The exact tier gives the winners of a dense simulation of the same graph, bit for bit."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -269,6 +271,33 @@ def test_weights_that_outgrow_64_bits_lose_fraction_first_and_are_then_refused()
     assert weights(1.0, 45, 1000)[0] == 100
     with pytest.raises(InputError, match="give fewer plastic rounds or a smaller beta"):
         weights(1.0, 60, 1000)
+
+
+def test_counts_that_do_not_fit_are_refused_before_they_are_made() -> None:
+    areas = tuple(Area(f"a{i}", 10**10, 1000, 0.1) for i in range(1000))
+    with pytest.raises(InputError, match=r"take 10,000.0 GB, and .* GB are free.*lazy tier"):
+        ExactBrain(Circuit(0.001, areas))
+    # Where else they live, and what is free there, is for `make` to know.
+    made = ExactBrain(Circuit(0.001, areas[:2]), make=lambda n, kind: HostCounts(n // 10**8, kind))
+    assert made.nbytes["counts"] == 200
+
+
+def test_a_limit_on_the_process_is_heard() -> None:
+    pytest.importorskip("resource")
+    script = """
+import resource
+from justenough.assemblies.circuit import Area, Circuit
+from justenough.assemblies.exact import ExactBrain
+from justenough.errors import InputError
+resource.setrlimit(resource.RLIMIT_AS, (4 * 10**9, 4 * 10**9))
+ExactBrain(Circuit(0.001, (Area("a", 10**6, 1000, 0.1),)))
+try:
+    ExactBrain(Circuit(0.001, (Area("a", 4 * 10**9, 1000, 0.1),)))
+except InputError as e:
+    print(e)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "counts of 4,000,000,000 neurons take 4.0 GB" in done.stdout, done.stderr
 
 
 @pytest.mark.slow

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from justenough.assemblies.circuit import Area, Circuit, Fibre, Stimulus
 from justenough.assemblies.exact import ExactBrain
+from justenough.assemblies.free import free_bytes
 from justenough.assemblies.lazy import LazyBrain
 from justenough.assemblies.memory import (
     exact_bytes,
-    free_bytes,
     lazy_bytes,
     likely_support,
     support_bound,

@@ -9,8 +9,9 @@ from justenough.assemblies.circuit import Brain
 from justenough.assemblies.counts import Counts, HostCounts
 from justenough.assemblies.cuda import CudaCounts
 from justenough.assemblies.exact import ExactBrain
+from justenough.assemblies.free import free_bytes
 from justenough.assemblies.lazy import LazyBrain
-from justenough.assemblies.memory import exact_bytes, free_bytes, lazy_bytes
+from justenough.assemblies.memory import exact_bytes, lazy_bytes
 from justenough.errors import InputError
 from justenough.report import words
 from justenough.studies.neurons.ask import Asked

@@ -144,11 +144,11 @@ def test_interrupted_it_ends_after_the_round_and_goes_on(
 def test_interrupted_twice_it_ends_at_once(tmp_path: Path) -> None:
     out = tmp_path / "out"
     # One thread: a round of seconds in one compiled call.
-    args = (*RUN, "--areas", "1e8", "--threads", "1", "-o", out)
+    args = (*RUN, "--areas", "1e9", "--threads", "1", "-o", out)
     with start(*args) as p:
         while p.poll() is None and done(out) < 0:
             time.sleep(0.01)
-        time.sleep(0.5)
+        time.sleep(0.2)
         p.send_signal(signal.SIGINT)
         time.sleep(0.2)
         p.send_signal(signal.SIGINT)

@@ -275,3 +275,15 @@ def test_measures() -> None:
     assert Trace("a", (one, two), (4, 6)).settled() is None
     with pytest.raises(InputError, match="no winners"):
         overlap(np.empty(0, np.int64), one)
+
+
+def test_a_round_that_is_refused_changes_nothing() -> None:
+    # The second area's weights outgrow 64 bits, the first one's do not.
+    areas = (Area("a", 1000, 20, 0.1), Area("b", 1000, 20, 1.0))
+    brain = LazyBrain(Circuit(0.1, areas, (Stimulus("s", 20),), (Fibre("a", "a"),)), 1)
+    both = {"a": ["s"], "b": ["s"]}
+    with pytest.raises(InputError, match="fewer plastic rounds"):
+        for _ in range(80):
+            before = {name: array.tobytes() for name, array in brain.saved().items()}
+            brain.fire(both)
+    assert {name: array.tobytes() for name, array in brain.saved().items()} == before

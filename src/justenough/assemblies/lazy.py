@@ -220,6 +220,10 @@ class LazyBrain:
             for source in sources:
                 if source in self._areas and not self._areas[source].winners.size:
                     raise InputError(f"area {source} has no winners yet; let it fire first")
+        # Refused before anything is drawn or has grown.
+        for target, sources in inputs.items():
+            sizes = [self._stimuli.get(s) or self._areas[s].winners.size for s in sources]
+            weights(self._areas[target].area.beta, self._rounds, sum(sizes))
         fired = {t: self._target(self._areas[t], s, plastic) for t, s in inputs.items()}
         for target, slots in fired.items():
             self._fired(self._areas[target], slots)

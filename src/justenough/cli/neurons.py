@@ -1,6 +1,7 @@
 """`justenough neurons run`: a brain area, or a chain of them, of up to ten billion neurons."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -110,4 +111,7 @@ def stoppable(work: Callable[[Event], _T]) -> _T:
     except KeyboardInterrupt:
         stop.set()
         print("justenough: stopping after this round; Ctrl-C again stops at once", file=sys.stderr)
-    return ended.result()
+        found = ended.result()
+        # All is on disk, and a Ctrl-C now could only break off the farewell.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return found

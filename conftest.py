@@ -16,6 +16,7 @@ NEED_TORCH = [
     "src/justenough/studies/nodules/network.py",
     "src/justenough/studies/nodules/train.py",
     "src/justenough/subjects/gradient.py",
+    "src/justenough/subjects/gradient_weights.py",
     "src/justenough/subjects/torch_graph.py",
     "src/justenough/train/augment.py",
     "src/justenough/train/classify.py",

@@ -128,3 +128,14 @@ def test_the_wheel_has_all_that_a_run_needs(tmp_path: Path) -> None:
     assert "justenough/report/report.html.j2" in needed
     assert needed <= held
     assert not any("test" in Path(n).parts or "__pycache__" in n for n in held)
+
+
+def test_modules_that_need_torch_are_left_out_without_it() -> None:
+    asked = (ROOT / "conftest.py").read_text(encoding="utf-8")
+    need = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "src").rglob("*.py")
+        if re.search(r"^(import|from) torch\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert len(need) > 5
+    assert [path for path in need if f'"{path}"' not in asked] == []

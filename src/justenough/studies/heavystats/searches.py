@@ -115,14 +115,14 @@ def factors(work: Work) -> Said:
 
 def architectures(work: Work) -> Said:
     """252 small networks on 2,048 turns, chosen on as many others, judged once on new ones."""
-    from justenough.train.importance_nets import Recipe, Rows
-    from justenough.train.importance_nets import search as train
-
     if work.source.conversations < FEWEST:
         return {
             "left_out": f"it needs {FEWEST} conversations to train, choose and judge on; there "
             f"are {work.source.conversations}"
         }
+    from justenough.train.importance_nets import Recipe, Rows
+    from justenough.train.importance_nets import search as train
+
     ends = _parts(work.source.conversations)
     rows = [one_turn_each(work.source, a, b, work.rng) for a, b in itertools.pairwise(ends)]
     train_rows, validation, test = (Rows(r[:, :4], r[:, 4]) for r in rows)

@@ -1,9 +1,10 @@
-"""The page docs/assemblies-benchmarks.md, from the results of four benchmarks.
+"""The page docs/assemblies-benchmarks.md, from the results of five benchmarks and the claims.
 
-`python -m benchmarks.assemblies_table` writes it again from their JSON files.
+`python -m benchmarks.assemblies_table` writes it again from their files.
 """
 
 import json
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 Row = Mapping[str, Any]
+CLAIMS = Path("src/justenough/studies/neurons/claims.toml")
 PAGE = Path("docs/assemblies-benchmarks.md")
 FOLDER = Path("benchmarks")
 FILES = {
@@ -36,9 +38,11 @@ repeated; others are medians with least and most in brackets.
 
 def load(root: Path = Path()) -> dict[str, Any]:
     """Results by what they are of."""
-    return {
+    found = {
         name: json.loads((root / FOLDER / file).read_text("utf8")) for name, file in FILES.items()
     }
+    claims = tomllib.loads((root / CLAIMS).read_text("utf8"))
+    return found | {"claims": next(iter(claims.values()))}
 
 
 def page(results: Row) -> str:
@@ -61,6 +65,8 @@ def page(results: Row) -> str:
         *_lazy(results["lazy"]),
         "",
         *_document(results),
+        "",
+        *_techniques(results["claims"]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -272,8 +278,28 @@ def _document(results: Row) -> list[str]:
         ),
         "",
         "The document's steps are not these: it says nothing of k, p or plasticity, and its code "
-        "held no synapses. What each of its techniques gives, switched on and off, is in the "
-        "[claims](claims.md), rows 001.",
+        "held no synapses.",
+    ]
+
+
+def _techniques(claims: list[Row]) -> list[str]:
+    """Each technique of the document, on over off, as its claims were measured."""
+    rows = [
+        [
+            c["quantity"].removesuffix(", ratio"), c["claimed"],
+            f"{c['measured']} ({c['low']:g} to {c['high']:g})" if "low" in c else c["measured"],
+            c["verdict"],
+        ]
+        for c in claims
+        if c.get("measured", "").endswith(" x")
+    ]  # fmt: skip
+    return [
+        "## Techniques switched on and off",
+        "",
+        *_table("what | claimed | measured | verdict", rows),
+        "",
+        "From `justenough claims run --all --study neurons` on the processor; what a row covers "
+        "is in the [claims](claims.md), rows 001.",
     ]
 
 

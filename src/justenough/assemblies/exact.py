@@ -94,6 +94,7 @@ class ExactBrain:
         if make is None:
             _check_memory(circuit)
         self._circuit, self._seed, self._ties = circuit, seed, ties
+        self._on_host = make is None
         self._make = make or (lambda n, kind: HostCounts(n, kind, threads))
         self.arithmetic = arithmetic or WholeNumbers(threads)
         self._stimuli = {s.name: s.k for s in circuit.stimuli}
@@ -296,8 +297,15 @@ class ExactBrain:
         except InputError:
             if state.counts.largest > 255:
                 raise
+            more, free = state.counts.nbytes, free_bytes()
+            if self._on_host and more > free:
+                raise InputError(
+                    f"counts of area {state.area.name} outgrow a byte, and two take "
+                    f"{more / 1e9:,.1f} GB more where {free / 1e9:,.1f} GB are free; give a "
+                    "smaller p or k, or use LazyBrain (the lazy tier)"
+                ) from None
             # The old counts go first: there may be no room for both.
-            state.counts = self._make(0, np.uint8)
+            state.counts = self._make(1, np.uint8)
             state.counts = self._make(state.area.n, np.uint16)
             state.counts.change(
                 [Step(self._graphs[s, state.area.name], w, none) for s, w in wanted.items()]

@@ -10,7 +10,7 @@ import dense
 import numpy as np
 import pytest
 
-from justenough.assemblies import counts, graph, learned
+from justenough.assemblies import counts, exact, graph, learned
 from justenough.assemblies import operations as op
 from justenough.assemblies.arithmetic import WholeNumbers, weights
 from justenough.assemblies.circuit import Area, Brain, Circuit, Fibre, Stimulus
@@ -328,3 +328,12 @@ def test_recall_and_overlap_keep_to_the_theorem(seed: int) -> None:
     assert op.overlap(one, brain.winners("a")) >= 1 - np.exp(-k * p)
     # Poisson with mean k^2 / n = 1.
     assert np.intersect1d(one, other).size <= 8
+
+
+def test_counts_that_would_outgrow_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A wrong type to begin with, since counts that really outgrow theirs are as good as never met.
+    monkeypatch.setattr(exact, "count_type", lambda *_: np.uint8)
+    brain = ExactBrain(one_area(n=400, k=330, p=0.9), 1)
+    monkeypatch.setattr(exact, "free_bytes", lambda: 399)
+    with pytest.raises(InputError, match="outgrow a byte, and two take"):
+        brain.fire({"a": ["s"]})

@@ -169,6 +169,22 @@ def test_the_exact_tier_has_the_same_winners() -> None:
 
 
 @on_card
+def test_counts_that_outgrow_a_byte_are_widened_on_the_card() -> None:
+    circuit = Circuit(0.5, (Area("a", 1000, 800, 0.1),), (Stimulus("s", 800),), ())
+    made: list[Any] = []
+
+    def make(n: int, kind: Any) -> CudaCounts:
+        made.append(kind)
+        return CudaCounts(n, np.uint8 if len(made) == 1 else kind)
+
+    here, there = ExactBrain(circuit, seed=5), ExactBrain(circuit, seed=5, make=make)
+    for brain in (here, there):
+        brain.fire({"a": ["s"]})
+    assert here.winners("a").tolist() == there.winners("a").tolist()
+    assert made == [np.uint16, np.uint8, np.uint16]
+
+
+@on_card
 def test_what_does_not_fit_is_refused() -> None:
     counts = CudaCounts(100, np.uint8)
     with pytest.raises(InputError, match="a graph has 99 targets; give one of 100"):

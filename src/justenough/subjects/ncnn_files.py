@@ -211,7 +211,7 @@ def check_graph(text: str, name: str) -> list[tuple[str, list[str]]]:
         for blob in writes:
             if blob in made:
                 raise InputError(f"{name} writes {blob!r} twice")
-        made.update(writes)
+            made.add(blob)
         ready.update(writes)
     if counts.split() != [str(len(layers)), str(len(made))]:
         raise InputError(

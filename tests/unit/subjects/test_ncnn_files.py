@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from justenough.errors import InputError
@@ -177,6 +177,7 @@ def test_a_graph_gives_its_layers_in_order() -> None:
     ]  # fmt: skip
 
 
+@example("0 0 0 2 x x")
 @given(st.text() | st.lists(st.sampled_from([*RELU.split(), "\n", "\x85", "-1"])).map(" ".join))
 def test_no_text_does_worse_than_being_refused(text: str) -> None:
     for whole in (text, f"7767517\n1 1\n{text}"):

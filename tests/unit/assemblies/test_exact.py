@@ -126,9 +126,9 @@ def test_winners_are_those_of_a_dense_simulation_on_twenty_graphs(run: Run) -> N
 @pytest.mark.parametrize(
     "run", [projected, sequence, completed], ids=lambda run: str(run.__name__)
 )
-@pytest.mark.parametrize("seed", range(2))
-def test_winners_are_those_of_a_dense_simulation_of_five_thousand(run: Run, seed: int) -> None:
-    assert_same(run, OPERATIONS[run](n=5000, k=70, p=0.01), seed)
+def test_winners_are_those_of_a_dense_simulation_of_five_thousand(run: Run) -> None:
+    for seed in range(20):
+        assert_same(run, OPERATIONS[run](n=5000, k=70, p=0.01), seed)
 
 
 @pytest.mark.parametrize("run", [projected, merged], ids=lambda run: str(run.__name__))

@@ -10,7 +10,6 @@ since a round cannot be repeated; settled rounds, passes and copies are medians.
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -23,11 +22,12 @@ from typing import Any
 import numpy as np
 
 from justenough.assemblies.circuit import Area, Circuit, Fibre, Stimulus
-from justenough.assemblies.counts import Counts, HostCounts
+from justenough.assemblies.counts import Counts, HostCounts, Step
 from justenough.assemblies.exact import ExactBrain
 from justenough.assemblies.lazy import LazyBrain
 from justenough.assemblies.operations import overlap
 from justenough.compiled import usable_cores
+from justenough.subjects import processor
 
 ROUNDS, SETTLED, REPEATS = 25, 25, 7
 # n, k, p, beta: a dense row to settle in few rounds, and the same k and p at every size.
@@ -101,10 +101,16 @@ def warm_up(device: str, threads: int | None) -> None:
 
 
 def floors(brain: ExactBrain, n: int, device: str) -> dict[str, Any]:
-    """One pass over the counts, and a copy of as many bytes; seconds."""
+    """One pass over the counts, all rows of an area changed, and a copy; seconds."""
     counts = brain._areas["a"].counts
     bound = counts.largest
     found: dict[str, Any] = {"pass": timed(lambda: counts.at_least(bound, 1))}
+    area, graph = brain.circuit.areas[0], brain._graphs["a", "a"]
+    mine = brain.winners("a")
+    others = np.setdiff1d(np.arange(2 * area.k), mine)[: area.k]
+    begin = time.perf_counter()
+    counts.change([Step(graph, others, mine)])
+    found["all_change"] = time.perf_counter() - begin
     if device == "cuda":
         import cupy
 
@@ -135,18 +141,11 @@ def maker(device: str, threads: int | None) -> Callable[[int, Any], Counts]:
 
 def machine(device: str) -> dict[str, Any]:
     """What it was measured on."""
-    with_cpu = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text("utf8").splitlines()
-        if line.startswith("model name")
-    ]
     found: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
-        "processor": with_cpu[0] if with_cpu else platform.machine(),
-        "cores": usable_cores(),
-        "python": platform.python_version(),
+        **processor.machine(),
         "load": os.getloadavg()[0],
-        "versions": {name: version(name) for name in ("numpy", "scipy", "numba")},
+        "versions": processor.versions(("numpy", "scipy", "numba")),
     }
     if device == "cuda":
         from justenough.assemblies.cuda import card

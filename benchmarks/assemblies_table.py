@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from justenough.report.words import seconds, size
+
 Row = Mapping[str, Any]
 CLAIMS = Path("src/justenough/studies/neurons/claims.toml")
 PAGE = Path("docs/assemblies-benchmarks.md")
@@ -93,29 +95,8 @@ def _table(head: str, rows: Iterable[list[str]]) -> list[str]:
     ]
 
 
-def duration(seconds: float) -> str:
-    """A time as a reader takes it in.
-
-    >>> duration(0.000294), duration(0.294), duration(12.34), duration(300.0)
-    ('0.29 ms', '0.29 s', '12 s', '5 min')
-    """
-    if seconds < 0.1:
-        return f"{1e3 * seconds:.2g} ms"
-    return f"{seconds:.2g} s" if seconds < 120 else f"{seconds / 60:.2g} min"
-
-
-def size(held: float) -> str:
-    """Bytes as a reader takes them in.
-
-    >>> size(1_234_000), size(799.9e6), size(1.2e9)
-    ('1.2 MB', '800 MB', '1.2 GB')
-    """
-    unit, each = ("GB", 1e9) if held >= 999.5e6 else ("MB", 1e6)
-    return f"{held / each:.0f} {unit}" if held >= 99.5 * each else f"{held / each:.2g} {unit}"
-
-
 def _spread(found: Row) -> str:
-    return f"{duration(found['median'])} ({duration(found['least'])} to {duration(found['most'])})"
+    return f"{seconds(found['median'])} ({seconds(found['least'])} to {seconds(found['most'])})"
 
 
 def _power(n: float) -> str:
@@ -142,11 +123,11 @@ def _exact(results: Row, title: str) -> list[str]:
             *_name(r),
             size(held),
             f"{held / r['n']:.3g}",
-            duration(sum(r["seconds"][:FORMING])),
-            duration(max(r["seconds"])),
+            seconds(sum(r["seconds"][:FORMING])),
+            seconds(max(r["seconds"])),
             _spread(settled) if settled else "not reached",
             _spread(r["pass"]),
-            duration(_floor(r)),
+            seconds(_floor(r)),
             f"{r['support'][-1] / r['k']:.3g} k",
         ])  # fmt: skip
     return [
@@ -168,7 +149,7 @@ def _topk(results: Row) -> list[str]:
         [
             r["values"],
             r["side"] + (f" (scaled, {r['scaled_by']:.3g} times)" if r["scaled_by"] != 1 else ""),
-            f"{duration(r['seconds'])} ({duration(r['fastest'])} to {duration(r['slowest'])})",
+            f"{seconds(r['seconds'])} ({seconds(r['fastest'])} to {seconds(r['slowest'])})",
             f"{r['ratio']:.3g}",
             size(r["extra_bytes"]),
         ]
@@ -326,6 +307,7 @@ def _goals(results: Row) -> list[str]:
         ("exact, 1e9: bytes a neuron", 2.5, sum(nine["bytes"].values()) / 1e9, False, ""),
         ("exact, 1e9: settled round", 0.4, nine["settled"]["median"], False, " s"),
         ("exact, 1e9: longest round, beta = 0.1", 6.0, max(slow["seconds"]), False, " s"),
+        ("exact, 1e9: rows of all winners changed", 6.0, slow["all_change"], False, " s"),
         ("exact, 1e9: million edges a second, first round", 200.0, rate, True, ""),
     ]
     for n in (10**9, 10**10):
